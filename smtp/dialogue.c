@@ -1,0 +1,355 @@
+/* The server dialogue: assembles command lines, keeps the order of commands and the
+ * state, and hands message data through the dot automaton. RFC 5321 2.3.8, 4.1.4.
+ * What a verb means is verbs.c's; what is decided outside comes back by
+ * smtp_dialogue_answer(). Called by the SMTP server in httpd, its tests and fuzzers.
+ */
+#include "smtp/dialogue.h"
+
+#include <apr_strings.h>
+#include <string.h>
+
+#include "smtp/limits.h"
+#include "smtp/verbs.h"
+
+/* Commands that bring no mail nearer, before each further one is an error: enough for
+ * any client that keeps its connection warm, an end to one that only does that. */
+#define IDLE_COMMANDS_MAX 100
+
+static void put(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    smtp_reply_put(d->out, reply);
+    d->last_code = reply->code;
+    if (reply->code == 421 || reply->code == 221) {
+        d->state = SMTP_STATE_CLOSED;
+    }
+}
+
+/* Every refusal counts but the one that clients are told to expect, and the last word. */
+static int is_error(const smtp_reply_t *reply)
+{
+    return reply->code >= 400 && reply->code != 421 && strcmp(reply->enhanced, "4.5.3") != 0;
+}
+
+static void put_counted(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    if (is_error(reply) && ++d->errors > d->offer->max_errors) {
+        reply = smtp_reply(SMTP_REPLY_TOO_MANY_ERRORS);
+    }
+    put(d, reply);
+}
+
+void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out)
+{
+    char text[SMTP_DOMAIN_MAX + 8];
+    const smtp_reply_t greeting = { 220, "", text };
+
+    d->offer = offer;
+    d->out = out;
+    d->state = d->need_helo ? SMTP_STATE_NEW : SMTP_STATE_READY;
+    apr_snprintf(text, sizeof(text), "%s ESMTP", offer->hostname);
+    put(d, &greeting);
+}
+
+void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply)
+{
+    d->event = SMTP_EVENT_MORE;
+    put(d, smtp_reply(reply));
+    d->state = SMTP_STATE_CLOSED;
+}
+
+/* Commands */
+
+static const smtp_reply_t *out_of_order(const smtp_dialogue_t *d)
+{
+    switch (d->state) {
+    case SMTP_STATE_NEW:
+        return smtp_reply(SMTP_REPLY_NEED_HELO);
+    case SMTP_STATE_READY:
+        return smtp_reply(SMTP_REPLY_NEED_MAIL);
+    default:
+        if (smtp_dialogue_is_verb(d, "MAIL")) {
+            return smtp_reply(SMTP_REPLY_NESTED_MAIL);
+        }
+        return smtp_reply(d->state == SMTP_STATE_MAIL ? SMTP_REPLY_NEED_RCPT
+                                                      : SMTP_REPLY_NO_VALID_RCPT);
+    }
+}
+
+/* Of a line that is too long the beginning is there. A browser must not get past its
+ * first line by asking for a long path. */
+static const smtp_reply_t *run_long_command(smtp_dialogue_t *d, smtp_span_t line)
+{
+    const smtp_verb_t *verb;
+    smtp_command_t cmd;
+
+    smtp_command_parse(&cmd, (smtp_span_t){ line.p, d->offer->max_line });
+    verb = smtp_verbs_find(cmd.verb);
+    if (!verb || !(verb->flags & SMTP_VERB_FATAL)) {
+        return smtp_reply(SMTP_REPLY_LINE_TOO_LONG);
+    }
+    d->verb = verb;
+    return verb->handler(d);
+}
+
+/* The reply that needs no decision from outside, or NULL. */
+static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
+{
+    smtp_command_t cmd;
+
+    d->verb = NULL;
+    d->argument = (smtp_span_t){ line.p, 0 };
+    if (line.n > d->offer->max_line) {
+        return run_long_command(d, line);
+    }
+    if (smtp_command_parse(&cmd, line) != SMTP_OK) {
+        return smtp_reply(SMTP_REPLY_BAD_OCTET);
+    }
+    d->argument = cmd.args;
+    if (!(d->verb = smtp_verbs_find(cmd.verb))) {
+        return smtp_reply(SMTP_REPLY_UNKNOWN_COMMAND);
+    }
+    if (!(d->verb->states & d->state)) {
+        return out_of_order(d);
+    }
+    if ((d->verb->flags & SMTP_VERB_BARE) && cmd.args.n) {
+        return smtp_reply(SMTP_REPLY_NO_ARGUMENT);
+    }
+    if ((d->verb->flags & SMTP_VERB_IDLE) && ++d->idle_commands > IDLE_COMMANDS_MAX
+        && ++d->errors > d->offer->max_errors) {
+        return smtp_reply(SMTP_REPLY_TOO_MANY_COMMANDS);
+    }
+    return d->verb->handler(d);
+}
+
+static smtp_event_e take_command(smtp_dialogue_t *d, smtp_span_t line)
+{
+    const smtp_reply_t *reply = run_command(d, line);
+
+    if (reply) {
+        put_counted(d, reply);
+    }
+    return d->event == SMTP_EVENT_MORE ? SMTP_EVENT_COMMAND : (smtp_event_e)d->event;
+}
+
+/* Lines */
+
+static void free_line(smtp_dialogue_t *d)
+{
+    if (d->line) {
+        apr_bucket_free(d->line);
+    }
+    d->line = NULL;
+    d->line_len = 0;
+    d->line_done = 0;
+}
+
+/* Keeps a part of a line until the rest comes. One octet beyond the longest line and
+ * its CR suffices to know that it is too long; behind that only the last one matters. */
+static void keep(smtp_dialogue_t *d, const char *data, apr_size_t n)
+{
+    apr_size_t size = d->offer->max_line + 2;
+    apr_size_t fits = n < size - d->line_len ? n : size - d->line_len;
+
+    if (!n) {
+        return;
+    }
+    if (!d->line) {
+        d->line = apr_bucket_alloc(size, d->out->bucket_alloc);
+    }
+    memcpy(d->line + d->line_len, data, fits);
+    d->line_len += fits;
+    if (fits < n) {
+        d->line[size - 1] = data[n - 1];
+    }
+}
+
+/* 1 if the LF at lf ends the line: a CR stands before it, here or in what was kept. */
+static int ends_line(const smtp_dialogue_t *d, const char *start, const char *lf)
+{
+    if (lf > start) {
+        return lf[-1] == '\r';
+    }
+    return d->line_len && d->line[d->line_len - 1] == '\r';
+}
+
+/* Cuts the next line at *at; 0: it is not complete yet, and what there is was kept. */
+static int next_line(smtp_dialogue_t *d, const char **at, const char *end, smtp_span_t *line)
+{
+    const char *start = *at, *lf = start;
+
+    for (; (lf = memchr(lf, '\n', end - lf)); lf++) {
+        if (ends_line(d, start, lf)) {
+            break;
+        }
+    }
+    if (!lf) {
+        keep(d, start, end - start);
+        *at = end;
+        return 0;
+    }
+    *at = lf + 1;
+    if (!d->line) {
+        line->p = start;
+        line->n = lf - start - 1;
+        return 1;
+    }
+    keep(d, start, lf - start);
+    d->line_done = 1;
+    line->p = d->line;
+    line->n = d->line_len - 1;
+    return 1;
+}
+
+static smtp_event_e next_command(smtp_dialogue_t *d, const char **at, const char *end)
+{
+    smtp_span_t line;
+
+    return next_line(d, at, end, &line) ? take_command(d, line) : SMTP_EVENT_MORE;
+}
+
+/* Message data */
+
+static smtp_event_e next_content(smtp_dialogue_t *d, const char **at, const char *end)
+{
+    do {
+        if (smtp_dot_next(&d->dot, at, end, &d->content) == SMTP_OK) {
+            d->event = SMTP_EVENT_END;
+            break;
+        }
+    } while (d->content.n == 0 && *at < end);
+    if (d->content.n) {
+        return SMTP_EVENT_CONTENT;
+    }
+    return (smtp_event_e)d->event;
+}
+
+smtp_event_e smtp_dialogue_next(smtp_dialogue_t *d, const char **at, const char *end)
+{
+    if (d->state == SMTP_STATE_CLOSED) {
+        return SMTP_EVENT_CLOSE;
+    }
+    if (d->event != SMTP_EVENT_MORE) { /* the end behind the last content */
+        return (smtp_event_e)d->event;
+    }
+    if (d->line_done) {
+        free_line(d); /* nothing of it is used any more: an idle session holds no line */
+    }
+    if (*at == end) {
+        return SMTP_EVENT_MORE;
+    }
+    if (d->state == SMTP_STATE_DATA) {
+        return next_content(d, at, end);
+    }
+    return next_command(d, at, end);
+}
+
+/* Answers */
+
+static void free_helo(smtp_dialogue_t *d)
+{
+    if (d->helo) {
+        apr_bucket_free(d->helo);
+    }
+    d->helo = NULL;
+}
+
+static void keep_helo(smtp_dialogue_t *d)
+{
+    free_helo(d);
+    d->helo = apr_bucket_alloc(d->argument.n + 1, d->out->bucket_alloc);
+    memcpy(d->helo, d->argument.p, d->argument.n);
+    d->helo[d->argument.n] = '\0';
+}
+
+static void answer_helo(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    if (reply && !smtp_reply_is_positive(reply)) {
+        put_counted(d, reply);
+        return;
+    }
+    keep_helo(d);
+    d->extended = smtp_dialogue_is_verb(d, "EHLO");
+    d->state = SMTP_STATE_READY; /* RFC 5321 4.1.4: as if RSET had been said */
+    if (reply) {
+        put(d, reply);
+        return;
+    }
+    smtp_verbs_put_capabilities(d);
+    d->last_code = 250;
+}
+
+static void answer_mail(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    reply = reply ? reply : smtp_reply(SMTP_REPLY_SENDER_OK);
+    if (smtp_reply_is_positive(reply)) {
+        d->state = SMTP_STATE_MAIL;
+        d->rcpts = d->rcpt_commands = 0;
+    }
+    put_counted(d, reply);
+}
+
+static void answer_rcpt(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    reply = reply ? reply : smtp_reply(SMTP_REPLY_RECIPIENT_OK);
+    if (smtp_reply_is_positive(reply)) {
+        d->state = SMTP_STATE_RCPT;
+        d->rcpts++;
+    }
+    else if (d->state == SMTP_STATE_MAIL) {
+        d->state = SMTP_STATE_REFUSED;
+    }
+    put_counted(d, reply);
+}
+
+static void answer_data(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    reply = reply ? reply : smtp_reply(SMTP_REPLY_START_DATA);
+    if (smtp_reply_is_positive(reply)) {
+        d->state = SMTP_STATE_DATA;
+        smtp_dot_init(&d->dot, d->normalize);
+    }
+    else {
+        d->state = SMTP_STATE_READY;
+    }
+    put_counted(d, reply);
+}
+
+static void answer_end(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    reply = reply ? reply : smtp_reply(SMTP_REPLY_ACCEPTED);
+    d->state = SMTP_STATE_READY;
+    if (smtp_reply_is_positive(reply)) {
+        d->errors = d->idle_commands = 0;
+    }
+    put_counted(d, reply);
+}
+
+static void (*const answers[])(smtp_dialogue_t *d, const smtp_reply_t *reply) = {
+    [SMTP_EVENT_HELO] = answer_helo,
+    [SMTP_EVENT_MAIL] = answer_mail,
+    [SMTP_EVENT_RCPT] = answer_rcpt,
+    [SMTP_EVENT_DATA] = answer_data,
+    [SMTP_EVENT_END] = answer_end
+};
+
+void smtp_dialogue_answer(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    int event = d->event;
+
+    d->event = SMTP_EVENT_MORE;
+    answers[event](d, reply);
+}
+
+void smtp_dialogue_end(smtp_dialogue_t *d)
+{
+    free_line(d);
+    free_helo(d);
+}
+
+int smtp_dialogue_ends_in_quit(const char *data, apr_size_t n)
+{
+    static const char quit[] = "QUIT\r\n";
+    const smtp_span_t tail = { data + n - (n < 6 ? n : 6), n < 6 ? n : 6 };
+
+    return smtp_span_is(tail, quit) && (n == 6 || (n > 7 && memcmp(data + n - 8, "\r\n", 2) == 0));
+}

@@ -1,0 +1,131 @@
+/* Every sentence the server can say, and how a reply is put on the wire.
+ * RFC 5321 4.2 (form), RFC 2034 (enhanced codes on every line that may carry one),
+ * RFC 3463 (their values). Texts name the remedy where the client has one.
+ */
+#include "smtp/reply.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <string.h>
+
+#include "smtp/limits.h"
+
+static const smtp_reply_t replies[SMTP_REPLY_COUNT] = {
+    [SMTP_REPLY_BYE] = { 221, "2.0.0", "Bye" },
+    [SMTP_REPLY_OK] = { 250, "2.0.0", "Ok" },
+    [SMTP_REPLY_RESET] = { 250, "2.0.0", "Reset" },
+    [SMTP_REPLY_SENDER_OK] = { 250, "2.1.0", "Sender ok" },
+    [SMTP_REPLY_RECIPIENT_OK] = { 250, "2.1.5", "Recipient ok" },
+    [SMTP_REPLY_START_DATA] = { 354, "", "End data with <CR><LF>.<CR><LF>" },
+    [SMTP_REPLY_ACCEPTED] = { 250, "2.0.0", "Message accepted" },
+    [SMTP_REPLY_CANNOT_VERIFY] = { 252, "2.0.0", "Cannot verify, but will accept mail for it" },
+    [SMTP_REPLY_UNKNOWN_COMMAND] = { 500, "5.5.1", "Command not recognized" },
+    [SMTP_REPLY_NOT_OFFERED] = { 502, "5.5.1", "Command not offered here" },
+    [SMTP_REPLY_LINE_TOO_LONG] = { 500, "5.5.2", "Command line too long" },
+    [SMTP_REPLY_BAD_OCTET] = { 500, "5.5.2", "Bare CR, bare LF or NUL in command" },
+    [SMTP_REPLY_HELO_SYNTAX] = { 501, "5.5.2", "Syntax: EHLO or HELO, then your host name" },
+    [SMTP_REPLY_MAIL_SYNTAX] = { 501, "5.5.2", "Syntax: MAIL FROM:<address> [parameters]" },
+    [SMTP_REPLY_RCPT_SYNTAX] = { 501, "5.5.2", "Syntax: RCPT TO:<address> [parameters]" },
+    [SMTP_REPLY_NO_ARGUMENT] = { 501, "5.5.2", "This command takes no argument" },
+    [SMTP_REPLY_ARGUMENT_MISSING] = { 501, "5.5.2", "This command needs an argument" },
+    [SMTP_REPLY_PARAM_VALUE] = { 501, "5.5.4", "Bad parameter value" },
+    [SMTP_REPLY_PARAM_UNKNOWN] = { 555, "5.5.4", "Parameter not recognized" },
+    [SMTP_REPLY_BAD_SENDER] = { 553, "5.1.7", "Bad sender address" },
+    [SMTP_REPLY_BAD_RECIPIENT] = { 553, "5.1.3", "Bad recipient address" },
+    [SMTP_REPLY_NEED_HELO] = { 503, "5.5.1", "Say EHLO or HELO first" },
+    [SMTP_REPLY_NEED_MAIL] = { 503, "5.5.1", "Say MAIL first" },
+    [SMTP_REPLY_NEED_RCPT] = { 503, "5.5.1", "Say RCPT first" },
+    [SMTP_REPLY_NESTED_MAIL] = { 503, "5.5.1", "A transaction is open; RSET ends it" },
+    [SMTP_REPLY_NO_VALID_RCPT] = { 554, "5.5.1", "No recipient was accepted" },
+    [SMTP_REPLY_RELAY_DENIED] = { 550, "5.7.1", "Relaying denied" },
+    [SMTP_REPLY_TOO_BIG] = { 552, "5.3.4", "Message exceeds the size limit" },
+    [SMTP_REPLY_TOO_MANY_RCPTS] = { 452, "4.5.3", "Too many recipients; send the rest in another mail" },
+    [SMTP_REPLY_OTHER_ROUTE] = { 452, "4.5.3", "Goes another way; send it in another mail" },
+    [SMTP_REPLY_BARE_NEWLINE] = { 550, "5.6.0", "Message has a bare CR or LF; lines end in CRLF" },
+    [SMTP_REPLY_HTTP_VERB] = { 421, "4.7.0", "This is an SMTP port, not HTTP" },
+    [SMTP_REPLY_TOO_MANY_ERRORS] = { 421, "4.7.0", "Too many errors" },
+    [SMTP_REPLY_TOO_MANY_COMMANDS] = { 421, "4.7.0", "Too many commands without a mail" },
+    [SMTP_REPLY_TOO_MANY_CONNECTIONS] = { 421, "4.7.0", "Too many connections; try again later" },
+    [SMTP_REPLY_TIMEOUT] = { 421, "4.4.2", "Timeout; closing connection" },
+    [SMTP_REPLY_SHUTDOWN] = { 421, "4.3.2", "Server is restarting; try again" },
+    [SMTP_REPLY_BUSY] = { 451, "4.3.2", "Server is busy; try again later" },
+    [SMTP_REPLY_NEED_7BIT] = { 554, "5.6.3", "Message has 8-bit content, but the next server takes 7-bit only" },
+    [SMTP_REPLY_RELAY_UNREACHABLE] = { 451, "4.4.1", "Next server cannot be reached; try again later" },
+    [SMTP_REPLY_RELAY_LOST] = { 451, "4.4.2", "Connection to the next server was lost; try again later" },
+    [SMTP_REPLY_RELAY_FAULT] = { 451, "4.3.5", "Fault between this and the next server; try again later" },
+    [SMTP_REPLY_RELAY_CHANGED] = { 451, "4.4.0", "Next server took a recipient and then refused it; try again later" },
+    [SMTP_REPLY_LOOP] = { 554, "5.4.6", "Mail loop: too many Received fields" },
+    [SMTP_REPLY_LOCAL_FAULT] = { 451, "4.3.0", "Local fault; try again later" },
+    [SMTP_REPLY_CLIENT_GONE] = { 451, "4.4.2", "Client left before the end; nothing was sent" },
+};
+
+const smtp_reply_t *smtp_reply(smtp_reply_e id)
+{
+    return &replies[id];
+}
+
+const smtp_reply_t *smtp_reply_reword(apr_pool_t *p, smtp_reply_e id, const char *text)
+{
+    smtp_reply_t *reply = apr_pmemdup(p, &replies[id], sizeof(*reply));
+
+    reply->text = apr_pstrdup(p, text);
+    return reply;
+}
+
+static void put_line(apr_bucket_brigade *bb, const smtp_reply_t *reply, smtp_span_t text, int last)
+{
+    char line[SMTP_REPLY_LINE_MAX];
+    apr_size_t room = sizeof(line) - 1; /* apr_snprintf's NUL stands where CRLF comes */
+    apr_size_t n = apr_snprintf(line, room, "%03d%c%s%s%.*s", reply->code, last ? ' ' : '-',
+                                reply->enhanced, *reply->enhanced && text.n ? " " : "",
+                                (int)(text.n > room ? room : text.n), text.p);
+
+    memcpy(line + n, "\r\n", 2);
+    apr_brigade_write(bb, NULL, NULL, line, n + 2);
+}
+
+void smtp_reply_put(apr_bucket_brigade *bb, const smtp_reply_t *reply)
+{
+    const char *line = reply->text;
+    int lines;
+
+    for (lines = 1;; lines++) {
+        const char *eol = strchr(line, '\n');
+        int last = !eol || lines == SMTP_REPLY_LINES_MAX;
+        smtp_span_t text = { line, eol ? (apr_size_t)(eol - line) : strlen(line) };
+
+        put_line(bb, reply, text, last);
+        if (last) {
+            return;
+        }
+        line = eol + 1;
+    }
+}
+
+const char *smtp_reply_line(apr_pool_t *p, const smtp_reply_t *reply)
+{
+    return apr_psprintf(p, "%03d %s%s%.*s", reply->code, reply->enhanced,
+                        *reply->enhanced ? " " : "", (int)strcspn(reply->text, "\n"),
+                        reply->text);
+}
+
+static const char *skip_digits(const char *text)
+{
+    const char *at = text;
+
+    while (apr_isdigit(*at) && at - text < 3) {
+        at++;
+    }
+    return at > text && !apr_isdigit(*at) ? at : NULL;
+}
+
+apr_size_t smtp_reply_find_enhanced(const char *text, int code)
+{
+    const char *at;
+
+    if (*text != '0' + code / 100 || text[1] != '.' || !(at = skip_digits(text + 2))
+        || *at != '.' || !(at = skip_digits(at + 1)) || (*at && *at != ' ' && *at != '\n')) {
+        return 0;
+    }
+    return at - text;
+}

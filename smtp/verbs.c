@@ -1,0 +1,289 @@
+/* The verb table and what each verb makes of its arguments. RFC 5321 4.1 (commands),
+ * 1870 (SIZE), 6152 (8BITMIME), 2920 (PIPELINING), 2034 (ENHANCEDSTATUSCODES).
+ * A verb is a row and a function; so is a parameter, and a capability is a row.
+ */
+#include "smtp/verbs.h"
+
+#include <apr_strings.h>
+#include <string.h>
+
+#include "smtp/limits.h"
+#include "smtp/params.h"
+
+#define ANY (SMTP_STATE_NEW | SMTP_STATE_READY | SMTP_STATES_TRANSACTION)
+
+static const smtp_reply_t *verb_helo(smtp_dialogue_t *d)
+{
+    const char *at = d->argument.p, *end = at + d->argument.n;
+
+    if (d->argument.n == 0 || d->argument.n > SMTP_DOMAIN_MAX) {
+        return smtp_reply(SMTP_REPLY_HELO_SYNTAX);
+    }
+    /* RFC 5321 4.1.4: a name that is no domain is no reason to refuse. */
+    if (smtp_chars_skip(&at, end, SMTP_CHAR_TEXT) != d->argument.n) {
+        return smtp_reply(SMTP_REPLY_HELO_SYNTAX);
+    }
+    d->event = SMTP_EVENT_HELO;
+    return NULL;
+}
+
+static const smtp_reply_t *param_size(smtp_dialogue_t *d, smtp_span_t value)
+{
+    if (d->mail.size >= 0 || smtp_params_number(value, &d->mail.size) != SMTP_OK) {
+        return smtp_reply(SMTP_REPLY_PARAM_VALUE);
+    }
+    if (d->offer->max_size && d->mail.size > d->offer->max_size) {
+        return smtp_reply(SMTP_REPLY_TOO_BIG);
+    }
+    return NULL;
+}
+
+static const smtp_reply_t *param_body(smtp_dialogue_t *d, smtp_span_t value)
+{
+    if (d->mail.body != SMTP_BODY_UNSAID) {
+        return smtp_reply(SMTP_REPLY_PARAM_VALUE);
+    }
+    if (smtp_span_is(value, "8BITMIME")) {
+        d->mail.body = SMTP_BODY_8BITMIME;
+    }
+    else if (smtp_span_is(value, "7BIT")) {
+        d->mail.body = SMTP_BODY_7BIT;
+    }
+    else {
+        return smtp_reply(SMTP_REPLY_PARAM_VALUE);
+    }
+    return NULL;
+}
+
+typedef struct param_row_t {
+    const char *key;
+    const smtp_reply_t *(*take)(smtp_dialogue_t *d, smtp_span_t value); /* NULL reply: fine */
+} param_row_t;
+
+static const param_row_t mail_params[] = {
+    { "SIZE", param_size },
+    { "BODY", param_body },
+    { NULL, NULL }
+};
+
+static const param_row_t rcpt_params[] = {
+    { NULL, NULL }
+};
+
+static const smtp_reply_t *take_params(smtp_dialogue_t *d, const param_row_t *rows, const char *at,
+                                       const char *end)
+{
+    smtp_param_t param;
+    smtp_parse_e rc;
+
+    while ((rc = smtp_params_next(&param, &at, end)) == SMTP_OK) {
+        const param_row_t *row = rows;
+        const smtp_reply_t *reply;
+
+        while (row->key && !smtp_span_is(param.key, row->key)) {
+            row++;
+        }
+        if (!row->key) {
+            return smtp_reply(SMTP_REPLY_PARAM_UNKNOWN);
+        }
+        if ((reply = row->take(d, param.value))) {
+            return reply;
+        }
+    }
+    return rc == SMTP_MORE ? NULL : smtp_reply(SMTP_REPLY_PARAM_VALUE);
+}
+
+static const smtp_reply_t *verb_mail(smtp_dialogue_t *d)
+{
+    const char *at = d->argument.p, *end = at + d->argument.n;
+    const smtp_reply_t *reply;
+
+    memset(&d->mail, 0, sizeof(d->mail));
+    d->mail.size = -1;
+    if (!smtp_command_take(&at, end, "FROM:") || at == end) {
+        return smtp_reply(SMTP_REPLY_MAIL_SYNTAX);
+    }
+    if (smtp_address_parse(&d->mail.from, &at, end) != SMTP_OK) {
+        return smtp_reply(SMTP_REPLY_BAD_SENDER);
+    }
+    if ((reply = take_params(d, mail_params, at, end))) {
+        return reply;
+    }
+    d->event = SMTP_EVENT_MAIL;
+    return NULL;
+}
+
+/* RFC 5321 4.5.3.1.10 wants 452 for too many recipients, and clients go on with those
+ * that were taken; but who goes on naming more is no mailer. */
+static int too_many_rcpt_commands(smtp_dialogue_t *d)
+{
+    return ++d->rcpt_commands > d->offer->max_rcpts + 1000;
+}
+
+static const smtp_reply_t *verb_rcpt(smtp_dialogue_t *d)
+{
+    const char *at = d->argument.p, *end = at + d->argument.n;
+    const smtp_reply_t *reply;
+
+    if (too_many_rcpt_commands(d)) {
+        return smtp_reply(SMTP_REPLY_TOO_MANY_COMMANDS);
+    }
+    if (!smtp_command_take(&at, end, "TO:") || at == end) {
+        return smtp_reply(SMTP_REPLY_RCPT_SYNTAX);
+    }
+    if (smtp_address_parse(&d->address, &at, end) != SMTP_OK || d->address.text.n == 0) {
+        return smtp_reply(SMTP_REPLY_BAD_RECIPIENT);
+    }
+    if ((reply = take_params(d, rcpt_params, at, end))) {
+        return reply;
+    }
+    if (d->rcpts >= d->offer->max_rcpts) {
+        return smtp_reply(SMTP_REPLY_TOO_MANY_RCPTS);
+    }
+    d->event = SMTP_EVENT_RCPT;
+    return NULL;
+}
+
+static const smtp_reply_t *verb_data(smtp_dialogue_t *d)
+{
+    d->event = SMTP_EVENT_DATA;
+    return NULL;
+}
+
+static const smtp_reply_t *verb_rset(smtp_dialogue_t *d)
+{
+    if (d->state & SMTP_STATES_TRANSACTION) {
+        d->state = SMTP_STATE_READY;
+    }
+    return smtp_reply(SMTP_REPLY_RESET);
+}
+
+static const smtp_reply_t *verb_noop(smtp_dialogue_t *d)
+{
+    (void)d;
+    return smtp_reply(SMTP_REPLY_OK);
+}
+
+static const smtp_reply_t *verb_vrfy(smtp_dialogue_t *d)
+{
+    return smtp_reply(d->argument.n ? SMTP_REPLY_CANNOT_VERIFY : SMTP_REPLY_ARGUMENT_MISSING);
+}
+
+static const smtp_reply_t *verb_quit(smtp_dialogue_t *d)
+{
+    d->state = SMTP_STATE_CLOSED;
+    return smtp_reply(SMTP_REPLY_BYE);
+}
+
+static const smtp_reply_t *verb_not_offered(smtp_dialogue_t *d)
+{
+    (void)d;
+    return smtp_reply(SMTP_REPLY_NOT_OFFERED);
+}
+
+/* A browser that is made to speak to this port must not get a command through: ALPACA. */
+static const smtp_reply_t *verb_http(smtp_dialogue_t *d)
+{
+    (void)d;
+    return smtp_reply(SMTP_REPLY_HTTP_VERB);
+}
+
+static const smtp_reply_t *verb_help(smtp_dialogue_t *d);
+
+static const smtp_verb_t verbs[] = {
+    { "EHLO", ANY, SMTP_VERB_IDLE, verb_helo },
+    { "HELO", ANY, SMTP_VERB_IDLE, verb_helo },
+    { "MAIL", SMTP_STATE_READY, 0, verb_mail },
+    { "RCPT", SMTP_STATE_MAIL | SMTP_STATE_REFUSED | SMTP_STATE_RCPT, 0, verb_rcpt },
+    { "DATA", SMTP_STATE_RCPT, SMTP_VERB_BARE, verb_data },
+    { "RSET", ANY, SMTP_VERB_IDLE | SMTP_VERB_BARE, verb_rset },
+    { "NOOP", ANY, SMTP_VERB_IDLE, verb_noop },
+    { "VRFY", ANY, SMTP_VERB_IDLE, verb_vrfy },
+    { "HELP", ANY, SMTP_VERB_IDLE, verb_help },
+    { "QUIT", ANY, 0, verb_quit },
+    { "EXPN", ANY, SMTP_VERB_IDLE, verb_not_offered },
+    { "STARTTLS", ANY, 0, verb_not_offered },
+    { "AUTH", ANY, 0, verb_not_offered },
+    { "BDAT", ANY, 0, verb_not_offered },
+    { "ETRN", ANY, 0, verb_not_offered },
+    { "TURN", ANY, 0, verb_not_offered },
+    { "SEND", ANY, 0, verb_not_offered },
+    { "SOML", ANY, 0, verb_not_offered },
+    { "SAML", ANY, 0, verb_not_offered },
+    { "GET", ANY, SMTP_VERB_FATAL, verb_http },
+    { "POST", ANY, SMTP_VERB_FATAL, verb_http },
+    { "PUT", ANY, SMTP_VERB_FATAL, verb_http },
+    { "HEAD", ANY, SMTP_VERB_FATAL, verb_http },
+    { "OPTIONS", ANY, SMTP_VERB_FATAL, verb_http },
+    { "CONNECT", ANY, SMTP_VERB_FATAL, verb_http },
+    { NULL, 0, 0, NULL }
+};
+
+static const smtp_reply_t *verb_help(smtp_dialogue_t *d)
+{
+    char text[SMTP_REPLY_LINE_MAX] = "Commands:";
+    const smtp_reply_t help = { 214, "2.0.0", text };
+    apr_size_t n = strlen(text);
+    const smtp_verb_t *verb;
+
+    for (verb = verbs; verb->name; verb++) {
+        if (verb->handler != verb_not_offered && verb->handler != verb_http) {
+            n += apr_snprintf(text + n, sizeof(text) - n, " %s", verb->name);
+        }
+    }
+    smtp_reply_put(d->out, &help);
+    d->last_code = 214;
+    return NULL;
+}
+
+const smtp_verb_t *smtp_verbs_find(smtp_span_t word)
+{
+    const smtp_verb_t *verb;
+
+    for (verb = verbs; verb->name; verb++) {
+        if (smtp_span_is(word, verb->name)) {
+            return verb;
+        }
+    }
+    return NULL;
+}
+
+int smtp_dialogue_is_verb(const smtp_dialogue_t *d, const char *name)
+{
+    return d->verb && strcmp(d->verb->name, name) == 0;
+}
+
+typedef struct capability_t {
+    const char *keyword;
+    apr_int64_t (*number)(const smtp_dialogue_t *d); /* what follows it; NULL: nothing */
+} capability_t;
+
+static apr_int64_t max_size(const smtp_dialogue_t *d)
+{
+    return d->offer->max_size;
+}
+
+static const capability_t capabilities[] = {
+    { "PIPELINING", NULL },
+    { "SIZE", max_size },
+    { "8BITMIME", NULL },
+    { "ENHANCEDSTATUSCODES", NULL },
+    { "HELP", NULL },
+    { NULL, NULL }
+};
+
+void smtp_verbs_put_capabilities(smtp_dialogue_t *d)
+{
+    char text[SMTP_REPLY_LINE_MAX + SMTP_DOMAIN_MAX];
+    const smtp_reply_t reply = { 250, "", text };
+    apr_size_t n = apr_snprintf(text, sizeof(text), "%s", d->offer->hostname);
+    const capability_t *row;
+
+    for (row = capabilities; d->extended && row->keyword; row++) {
+        n += apr_snprintf(text + n, sizeof(text) - n, "\n%s", row->keyword);
+        if (row->number) {
+            n += apr_snprintf(text + n, sizeof(text) - n, " %" APR_INT64_T_FMT, row->number(d));
+        }
+    }
+    smtp_reply_put(d->out, &reply);
+}
