@@ -1,0 +1,75 @@
+/* mod_nssmtpd: SMTP in httpd. The module record and its hooks, in the order in which they
+ * run: the table of contents. Logic is in the folders: smtp/ the language, server/ the
+ * server, relay/ where mail goes.
+ */
+#include "mod_nssmtpd.h"
+
+#include <ap_provider.h>
+#include <http_config.h>
+#include <http_connection.h>
+#include <http_core.h>
+#include <http_protocol.h>
+#include <mpm_common.h>
+
+#include "relay/register.h"
+#include "server/config.h"
+#include "server/connection.h"
+#include "server/startup.h"
+
+static void register_deliveries(apr_pool_t *p)
+{
+    static const struct {
+        const char *scheme;
+        const nssmtpd_delivery_t *delivery;
+    } rows[] = {
+        { "smtp", &nssmtpd_relay_delivery },
+        { "balancer", &nssmtpd_relay_delivery },
+        { "maildir", &nssmtpd_maildir_delivery },
+        { "discard", &nssmtpd_discard_delivery }
+    };
+    apr_size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        ap_register_provider(p, NSSMTPD_DELIVERY_GROUP, rows[i].scheme, NSSMTPD_DELIVERY_VERSION,
+                             rows[i].delivery);
+    }
+}
+
+static void register_hooks(apr_pool_t *p)
+{
+    /* They would read or filter the client's octets as HTTP. */
+    static const char *const http[] = { "mod_reqtimeout.c", "mod_http2.c", "mod_ssl.c",
+                                        "http_core.c", NULL };
+    /* Its timeout queues are made of what ours sets. */
+    static const char *const mpm[] = { "event.c", "mod_watchdog.c", NULL };
+
+    register_deliveries(p);
+
+    /* httpd starts */
+    ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
+    ap_hook_child_init(nssmtpd_connection_child_init, NULL, NULL, APR_HOOK_MIDDLE);
+
+    /* A client comes and goes */
+    ap_hook_pre_connection(nssmtpd_connection_pre, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_process_connection(nssmtpd_connection_process, NULL, http, APR_HOOK_REALLY_FIRST);
+    ap_hook_pre_close_connection(nssmtpd_connection_pre_close, NULL, NULL, APR_HOOK_FIRST);
+
+    /* A child stops, or died */
+    ap_hook_child_stopping(nssmtpd_connection_child_stopping, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_child_status(nssmtpd_startup_child_status, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+/* Everything else is hidden: httpd loads modules with RTLD_GLOBAL. */
+extern module AP_MODULE_DECLARE_DATA nssmtpd_module __attribute__((visibility("default")));
+
+AP_DECLARE_MODULE(nssmtpd) = {
+    STANDARD20_MODULE_STUFF,
+    NULL, /* per directory: none */
+    NULL,
+    nssmtpd_config_create,
+    nssmtpd_config_merge,
+    nssmtpd_commands,
+    register_hooks,
+    AP_MODULE_FLAG_NONE
+};

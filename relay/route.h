@@ -1,0 +1,20 @@
+/* The relays of the configuration: a delivery URL made a worker or a balancer of
+ * mod_proxy.
+ */
+#ifndef NSSMTPD_ROUTE_H
+#define NSSMTPD_ROUTE_H
+
+#include "mod_nssmtpd.h"
+
+/* One relay of one server. After the fork each child counts for itself. */
+typedef struct nssmtpd_relay_t {
+    const char *name;   /* mod_proxy knows it by: smtp://host:port/ or balancer://name */
+    int is_balancer;
+    apr_uint32_t kept;  /* connections kept while clients think; atomic */
+} nssmtpd_relay_t;
+
+/* nssmtpd_delivery_t.configure: smtp://host[:port], balancer://name, or a bare host[:port]. */
+const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pconf,
+                                    apr_pool_t *ptemp);
+
+#endif

@@ -1,0 +1,66 @@
+/* One connection to a relay while a mail uses it: taken from mod_proxy's pool or newly
+ * opened, spoken to in batches of steps, given back. Which steps in which order is
+ * relay.c's; what a reply means is smtp/client.c's.
+ */
+#ifndef NSSMTPD_UPSTREAM_H
+#define NSSMTPD_UPSTREAM_H
+
+#include <apr_buckets.h>
+
+#include "mod_nssmtpd.h"
+#include "relay/proxy.h"
+#include "relay/route.h"
+#include "smtp/client.h"
+
+/* What stays with a connection from mail to mail, in its scpool. */
+typedef struct nssmtpd_link_t {
+    smtp_client_t client;
+    proxy_conn_rec *backend;
+    apr_bucket_brigade *in;  /* read from the relay, not yet taken */
+    apr_bucket_brigade *out; /* commands not yet passed on */
+    unsigned in_step : 1;    /* no reply is owed and none lies unread: QUIT may be said */
+    unsigned used : 1;       /* a mail went before: RSET comes first */
+    unsigned is_broken : 1;  /* the relay does not behave: close it when done */
+} nssmtpd_link_t;
+
+typedef struct nssmtpd_upstream_t {
+    nssmtpd_transaction_t *t;
+    nssmtpd_relay_t *relay;
+    proxy_worker *worker;
+    nssmtpd_link_t *link;        /* NULL: no connection */
+    const char *peer;            /* host:port for the log */
+    const smtp_reply_t *answer;  /* the relay's last reply, as it came */
+    const smtp_reply_t *failure; /* why the last call failed, as the client hears it */
+    apr_time_t deadline;         /* of the step in hand */
+    unsigned kept : 1;           /* counted in relay->kept */
+    unsigned is_stale : 1;       /* lost at once on a pooled connection: a new one may do */
+} nssmtpd_upstream_t;
+
+/* Opens a connection: greeting and EHLO are done, or it is one of the pool. fresh: not
+ * one of the pool. Tries a balancer's members in turn. 0: failed, u->failure is set. */
+int nssmtpd_upstream_open(nssmtpd_upstream_t *u, int fresh);
+
+/* Starts the clock of a step: what is read and written after it must end in time. */
+void nssmtpd_upstream_start_step(nssmtpd_upstream_t *u, smtp_step_e step);
+
+/* Writes what is in link->out. 0: the connection is lost, u->failure is set. */
+int nssmtpd_upstream_flush(nssmtpd_upstream_t *u, smtp_step_e step);
+
+/* Passes bb on and empties it. 0 as above. */
+int nssmtpd_upstream_pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb);
+
+/* Reads and judges the reply to a step; *reply is what the client would hear of it. 0: no
+ * reply came or it was none; the connection is closed, u->failure is set. */
+int nssmtpd_upstream_read(nssmtpd_upstream_t *u, smtp_step_e step, smtp_verdict_e *verdict,
+                          const smtp_reply_t **reply);
+
+/* A verdict was SMTP_VERDICT_FAULT and matters: logs it and marks the connection. */
+void nssmtpd_upstream_fault(nssmtpd_upstream_t *u, smtp_step_e step);
+
+/* 1 while the relay says nothing and has not closed, as between two steps it must. */
+int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u);
+
+/* Gives the connection back to the pool, or closes it. Without one it does nothing. */
+void nssmtpd_upstream_release(nssmtpd_upstream_t *u, int close);
+
+#endif

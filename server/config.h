@@ -1,0 +1,58 @@
+/* What the directives of a server say. Made while httpd starts, constant afterwards. */
+#ifndef NSSMTPD_CONFIG_H
+#define NSSMTPD_CONFIG_H
+
+#include <httpd.h>
+
+#include <http_config.h>
+
+#include "mod_nssmtpd.h"
+#include "server/lists.h"
+#include "smtp/dialogue.h"
+
+/* Not set in this server: the outer one's value holds, then the default. */
+#define NSSMTPD_UNSET (-1)
+
+typedef enum nssmtpd_newline_e { NSSMTPD_NEWLINE_REJECT, NSSMTPD_NEWLINE_NORMALIZE } nssmtpd_newline_e;
+
+/* Session flags, named as in SmtpdFlags. */
+enum {
+    NSSMTPD_FLAG_LOCAL = 0x2,
+    NSSMTPD_FLAG_NEEDHELO = 0x10000
+};
+
+typedef struct nssmtpd_config_t {
+    /* As configured; NSSMTPD_UNSET or NULL where not. Numbers are apr_int64_t so that the
+     * directive table can name them by offset. */
+    apr_int64_t engine;
+    apr_int64_t received;
+    apr_int64_t flags;
+    apr_int64_t bare_newline, bare_newline_trusted;
+    apr_int64_t max_message_size, max_recipients, max_line, max_errors, max_busy;
+    apr_int64_t max_connections, max_connections_per_address;
+    apr_int64_t timeout[NSSMTPD_TIMEOUT_COUNT]; /* seconds */
+    apr_int64_t spool_memory;                   /* octets */
+    const char *spool_directory;
+    const char *hostname;
+    nssmtpd_route_t *relay;         /* SmtpdRelay */
+    apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */
+    apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
+    /* Made of them by nssmtpd_config_finish() */
+    server_rec *server;
+    smtp_offer_t offer;
+    nssmtpd_domains_t *domain_list;
+} nssmtpd_config_t;
+
+extern const command_rec nssmtpd_commands[];
+
+void *nssmtpd_config_create(apr_pool_t *p, server_rec *s);
+void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add);
+
+/* The configuration of a server. */
+nssmtpd_config_t *nssmtpd_config(const server_rec *s);
+
+/* Fills in defaults, makes routes ready and checks what belongs together, for all
+ * servers. Logs what is wrong with directive, reason and remedy; then not OK. */
+int nssmtpd_config_finish(apr_pool_t *pconf, apr_pool_t *ptemp, server_rec *main_server);
+
+#endif

@@ -1,0 +1,266 @@
+/* Between httpd's MPMs and sessions. On the event MPM a session that waits holds no
+ * thread: process_connection returns and is called again. On worker and prefork the same
+ * session is driven by poll() in its thread. Nothing here knows SMTP.
+ */
+#include "server/connection.h"
+
+#include <ap_mpm.h>
+#include <apr_portable.h>
+#include <http_connection.h>
+#include <http_log.h>
+#include <mod_core.h>
+#include <poll.h>
+#include <util_filter.h>
+
+#include "server/registry.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+extern module AP_MODULE_DECLARE_DATA nssmtpd_module;
+
+#define READ_AT_ONCE (64 * 1024)
+
+/* Where pre_connection leaves the socket for the first process_connection. */
+typedef struct connection_t {
+    apr_socket_t *socket;
+    nssmtpd_session_t *session;
+} connection_t;
+
+static int is_async;
+
+static connection_t *connection_of(conn_rec *c)
+{
+    return ap_get_module_config(c->conn_config, &nssmtpd_module);
+}
+
+/* Reading and writing */
+
+/* mod_ssl gives octets of its own buffer; ours must stay where they are until they are
+ * taken, so such buckets are copied to the heap. */
+static apr_status_t keep_buckets(nssmtpd_session_t *session)
+{
+    apr_bucket *b;
+    apr_status_t rv = APR_SUCCESS;
+
+    for (b = APR_BRIGADE_FIRST(session->in);
+         rv == APR_SUCCESS && b != APR_BRIGADE_SENTINEL(session->in); b = APR_BUCKET_NEXT(b)) {
+        if (APR_BUCKET_IS_TRANSIENT(b)) {
+            rv = apr_bucket_setaside(b, session->c->pool);
+        }
+    }
+    return rv;
+}
+
+apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session)
+{
+    apr_status_t rv;
+
+    if (session->eof) {
+        return APR_EOF;
+    }
+    rv = ap_get_brigade(session->c->input_filters, session->in, AP_MODE_READBYTES,
+                        APR_NONBLOCK_READ, READ_AT_ONCE);
+    if (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(session->in)) {
+        return APR_EAGAIN; /* the core filter's way to say it */
+    }
+    if (APR_STATUS_IS_EAGAIN(rv)) {
+        return APR_EAGAIN;
+    }
+    return rv == APR_SUCCESS ? keep_buckets(session) : rv;
+}
+
+static apr_status_t push_pending(conn_rec *c)
+{
+    ap_filter_t *f = c->output_filters;
+
+    if (!c->data_in_output_filters) {
+        return APR_SUCCESS;
+    }
+    while (f->next) {
+        f = f->next;
+    }
+    return f->frec->filter_func.out_func(f, NULL);
+}
+
+apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session)
+{
+    conn_rec *c = session->c;
+    apr_status_t rv = APR_SUCCESS;
+
+    /* A FLUSH bucket would block on a client that does not read; the core filter's own
+     * way to write what is pending, a NULL brigade, does not. */
+    if (!APR_BRIGADE_EMPTY(session->out)) {
+        rv = ap_pass_brigade(c->output_filters, session->out);
+        apr_brigade_cleanup(session->out);
+    }
+    if (rv == APR_SUCCESS) {
+        rv = push_pending(c);
+    }
+    if (rv != APR_SUCCESS || c->aborted) {
+        return APR_ECONNABORTED;
+    }
+    return c->data_in_output_filters ? APR_EAGAIN : APR_SUCCESS;
+}
+
+static int poll_socket(apr_socket_t *socket, short events, int timeout, short *revents)
+{
+    struct pollfd pfd = { -1, events, 0 };
+    int rc;
+
+    apr_os_sock_get(&pfd.fd, socket);
+    rc = poll(&pfd, 1, timeout);
+    *revents = pfd.revents;
+    return rc;
+}
+
+int nssmtpd_connection_has_left(nssmtpd_session_t *session, int *was_reset)
+{
+    short revents;
+
+    poll_socket(session->socket, POLLIN | POLLRDHUP, 0, &revents);
+    *was_reset = (revents & (POLLERR | POLLNVAL)) != 0;
+    return (revents & (POLLERR | POLLNVAL | POLLHUP | POLLRDHUP)) != 0;
+}
+
+/* Waiting */
+
+/* With a thread: looks at least every second whether the child is to stop, since prefork
+ * tells nobody. */
+static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
+{
+    short events = wait == NSSMTPD_WAIT_WRITE ? POLLOUT : POLLIN, revents;
+    int rc = 0;
+
+    while (rc <= 0 && nssmtpd_registry_wait(session)) {
+        apr_time_t left = session->deadline - apr_time_now();
+
+        if (left <= 0) {
+            break;
+        }
+        rc = poll_socket(session->socket, events,
+                         left > APR_USEC_PER_SEC ? 1000 : (int)apr_time_as_msec(left) + 1,
+                         &revents);
+        if (rc <= 0 && nssmtpd_registry_is_stopping() && session->idle) {
+            break;
+        }
+    }
+    nssmtpd_registry_resume(session);
+}
+
+/* Without: 1 if the session is left to the MPM. */
+static int wait_without_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
+{
+    conn_rec *c = session->c;
+
+    if (!nssmtpd_registry_wait(session)) {
+        return 0;
+    }
+    c->cs->sense = wait == NSSMTPD_WAIT_READ ? CONN_SENSE_WANT_READ : CONN_SENSE_WANT_WRITE;
+    c->cs->state = CONN_STATE_ASYNC_WAITIO;
+    return 1;
+}
+
+static int drive(nssmtpd_session_t *session)
+{
+    for (;;) {
+        nssmtpd_wait_e wait = nssmtpd_session_run(session);
+
+        if (wait == NSSMTPD_CLOSE) {
+            nssmtpd_session_end(session);
+            if (session->c->cs) {
+                session->c->cs->state = CONN_STATE_LINGER;
+            }
+            return OK;
+        }
+        if (!is_async) {
+            wait_with_thread(session, wait);
+        }
+        else if (wait_without_thread(session, wait)) {
+            return OK;
+        }
+    }
+}
+
+/* Hooks */
+
+int nssmtpd_connection_pre(conn_rec *c, void *csd)
+{
+    connection_t *connection;
+
+    if (c->outgoing || c->master || nssmtpd_config(c->base_server)->engine != 1) {
+        return DECLINED;
+    }
+    connection = apr_pcalloc(c->pool, sizeof(*connection));
+    connection->socket = csd;
+    ap_set_module_config(c->conn_config, &nssmtpd_module, connection);
+    return OK;
+}
+
+/* Before the socket is closed and its number given to another. */
+static apr_status_t leave_registry(void *session)
+{
+    nssmtpd_session_end(session);
+    nssmtpd_registry_remove(session);
+    return APR_SUCCESS;
+}
+
+int nssmtpd_connection_process(conn_rec *c)
+{
+    connection_t *connection = connection_of(c);
+
+    if (!connection) {
+        return DECLINED;
+    }
+    if (!connection->session) {
+        connection->session = nssmtpd_session_create(c, nssmtpd_config(c->base_server));
+        connection->session->socket = connection->socket;
+        nssmtpd_registry_add(connection->session);
+        apr_pool_pre_cleanup_register(c->pool, connection->session, leave_registry);
+    }
+    else {
+        nssmtpd_registry_resume(connection->session);
+    }
+    return drive(connection->session);
+}
+
+/* The MPM closes, maybe because its own Timeout is over. A last word must not block: it is
+ * passed on without a flush, ap_flush_conn() follows. */
+int nssmtpd_connection_pre_close(conn_rec *c)
+{
+    connection_t *connection = connection_of(c);
+    nssmtpd_session_t *session = connection ? connection->session : NULL;
+
+    if (!session) {
+        return DECLINED;
+    }
+    nssmtpd_registry_resume(session);
+    if (session->over) {
+        return OK;
+    }
+    if (session->dialogue.state != SMTP_STATE_CLOSED && !c->aborted && !session->eof
+        && !c->data_in_output_filters) {
+        smtp_dialogue_close(&session->dialogue, SMTP_REPLY_TIMEOUT);
+        ap_pass_brigade(c->output_filters, session->out);
+    }
+    nssmtpd_session_end(session);
+    return OK;
+}
+
+void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
+{
+    int threads = 1;
+    apr_status_t rv;
+
+    ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async);
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    rv = nssmtpd_registry_init(pchild, threads, is_async);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "NS0009: cannot make the mutex of sessions");
+    }
+}
+
+void nssmtpd_connection_child_stopping(apr_pool_t *pchild, int graceful)
+{
+    (void)pchild;
+    nssmtpd_registry_stop(graceful);
+}

@@ -1,0 +1,59 @@
+/* One SMTP connection: its dialogue, the mail in hand, and what it waits for. A session
+ * belongs to the thread that httpd runs it in; other threads may only do what registry.h
+ * says.
+ */
+#ifndef NSSMTPD_SESSION_H
+#define NSSMTPD_SESSION_H
+
+#include <apr_ring.h>
+
+#include "server/config.h"
+#include "smtp/dialogue.h"
+
+/* What a session needs before it can go on. */
+typedef enum nssmtpd_wait_e {
+    NSSMTPD_GO_ON,
+    NSSMTPD_WAIT_READ,  /* more octets of the client */
+    NSSMTPD_WAIT_WRITE, /* the client to take its replies */
+    NSSMTPD_WAIT_BUSY,  /* a place among the threads in blocking work */
+    NSSMTPD_CLOSE       /* nothing: it is over */
+} nssmtpd_wait_e;
+
+typedef struct nssmtpd_session_t nssmtpd_session_t;
+typedef struct nssmtpd_mail_t nssmtpd_mail_t;
+
+struct nssmtpd_session_t {
+    APR_RING_ENTRY(nssmtpd_session_t) link; /* in the registry */
+    conn_rec *c;
+    apr_socket_t *socket;
+    const nssmtpd_config_t *conf;
+    nssmtpd_mail_t *mail;        /* exactly while the dialogue has a transaction */
+    apr_bucket_brigade *in;      /* read, not yet taken */
+    apr_size_t in_taken;         /* of its first bucket */
+    apr_bucket_brigade *out;     /* replies, not yet passed on */
+    apr_time_t deadline;         /* of what is waited for; 0: none set */
+    apr_time_t queued;           /* since when it waits for a place to work; 0: it does not */
+    int slot;                    /* in the shared table */
+    unsigned trusted : 1;
+    unsigned waiting : 1;        /* registry's: no thread works for it */
+    unsigned idle : 1;           /* registry's: waiting without a mail in hand */
+    unsigned eof : 1;            /* the client has closed its half */
+    unsigned had_mail : 1;       /* a MAIL command was logged */
+    unsigned over : 1;           /* ended and logged */
+    smtp_dialogue_t dialogue;
+};
+
+/* Makes the session of a new connection, in c->pool, and greets or refuses it. */
+nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, const nssmtpd_config_t *conf);
+
+/* Goes on with the session until it must wait. */
+nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session);
+
+/* Ends the session: gives up a mail in hand, logs. May be called again. */
+void nssmtpd_session_end(nssmtpd_session_t *session);
+
+/* 1 while a mail is in hand, that a restart lets finish. */
+#define nssmtpd_session_has_mail(session) \
+    ((session)->dialogue.state & SMTP_STATES_TRANSACTION)
+
+#endif

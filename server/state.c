@@ -1,0 +1,129 @@
+/* The shared table of connections. A slot belongs to the process whose pid stands in it;
+ * taking one is a compare-and-swap, giving it back a store. Counting walks the slots ever
+ * used, which costs 20 microseconds at 20,000 connections, and only strangers are counted.
+ */
+#include "server/state.h"
+
+#include <ap_mpm.h>
+#include <apr_atomic.h>
+#include <apr_shm.h>
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_log.h>
+#include <unistd.h>
+
+APLOG_USE_MODULE(nssmtpd);
+
+/* Enough for any ulimit -n; memory that no connection used is never touched. */
+#define SLOTS 65536
+
+typedef struct slot_t {
+    apr_uint32_t pid; /* 0: free */
+    apr_uint32_t host;
+    unsigned char ip[16];
+} slot_t;
+
+typedef struct table_t {
+    apr_uint32_t used; /* slots at and above were never taken */
+    slot_t slots[SLOTS];
+} table_t;
+
+static table_t *table;         /* mapped before any child, the same in all */
+static apr_uint32_t next_slot; /* where this child looks for a free one first */
+
+apr_status_t nssmtpd_state_create(server_rec *s)
+{
+    static const char key[] = "nssmtpd-state";
+    apr_shm_t **kept = ap_retained_data_get(key);
+    apr_status_t rv;
+
+    if (!kept) {
+        kept = ap_retained_data_create(key, sizeof(*kept));
+        rv = apr_shm_create(kept, sizeof(table_t), NULL, s->process->pool);
+        if (rv != APR_SUCCESS) {
+            ap_log_error(APLOG_MARK, APLOG_EMERG, rv, s,
+                         "NS0008: cannot make shared memory of %d octets for the table of "
+                         "connections", (int)sizeof(table_t));
+            return rv;
+        }
+    }
+    table = apr_shm_baseaddr_get(*kept);
+    return APR_SUCCESS;
+}
+
+static void copy_ip(unsigned char *ip, const apr_sockaddr_t *addr)
+{
+    apr_size_t n = addr->ipaddr_len > 16 ? 0 : addr->ipaddr_len;
+
+    memset(ip, 0, 16);
+    memcpy(ip, addr->ipaddr_ptr, n);
+}
+
+static int take(apr_uint32_t pid)
+{
+    apr_uint32_t i, n, used;
+
+    for (i = 0; i < SLOTS; i++) {
+        n = (next_slot + i) % SLOTS;
+        if (apr_atomic_cas32(&table->slots[n].pid, pid, 0) == 0) {
+            next_slot = n; /* a race only costs a few steps of the next search */
+            while ((used = apr_atomic_read32(&table->used)) <= n) {
+                apr_atomic_cas32(&table->used, n + 1, used);
+            }
+            return n;
+        }
+    }
+    return NSSMTPD_NO_SLOT;
+}
+
+static int within_limits(const slot_t *own, apr_int64_t total, apr_int64_t per_address)
+{
+    apr_uint32_t i, used = apr_atomic_read32(&table->used);
+    apr_int64_t all = 0, same = 0;
+
+    for (i = 0; i < used; i++) {
+        const slot_t *slot = &table->slots[i];
+
+        if (slot->pid && slot->host == own->host) {
+            all++;
+            same += memcmp(slot->ip, own->ip, sizeof(own->ip)) == 0;
+        }
+    }
+    return (!total || all <= total) && (!per_address || same <= per_address);
+}
+
+int nssmtpd_state_open(const apr_sockaddr_t *addr, apr_uint32_t host, apr_int64_t total,
+                       apr_int64_t per_address)
+{
+    int n = take(getpid());
+    slot_t *slot;
+
+    if (n == NSSMTPD_NO_SLOT) {
+        return n;
+    }
+    slot = &table->slots[n];
+    copy_ip(slot->ip, addr);
+    slot->host = host;
+    if ((total || per_address) && !within_limits(slot, total, per_address)) {
+        nssmtpd_state_close(n);
+        return NSSMTPD_NO_SLOT;
+    }
+    return n;
+}
+
+void nssmtpd_state_close(int n)
+{
+    if (n != NSSMTPD_NO_SLOT) {
+        apr_atomic_set32(&table->slots[n].pid, 0);
+        next_slot = n;
+    }
+}
+
+void nssmtpd_state_reap(pid_t pid)
+{
+    apr_uint32_t i;
+
+    for (i = 0; table && i < apr_atomic_read32(&table->used); i++) {
+        apr_atomic_cas32(&table->slots[i].pid, 0, pid);
+    }
+}

@@ -1,0 +1,28 @@
+/* State that all children share: one slot for every open SMTP connection. It counts for
+ * SmtpdMaxConnections and survives restarts; what a killed child held is taken back by
+ * the parent. No locks: a child can die anywhere.
+ */
+#ifndef NSSMTPD_STATE_H
+#define NSSMTPD_STATE_H
+
+#include <apr_network_io.h>
+#include <httpd.h>
+
+#define NSSMTPD_NO_SLOT (-1)
+
+/* Makes the shared memory once in the life of the parent process. */
+apr_status_t nssmtpd_state_create(server_rec *s);
+
+/* Takes a slot for a connection from addr to the host identified by host (any number that
+ * stays the same over restarts). total and per_address are limits, 0 is none. Returns the
+ * slot, or NSSMTPD_NO_SLOT: a limit is reached. */
+int nssmtpd_state_open(const apr_sockaddr_t *addr, apr_uint32_t host, apr_int64_t total,
+                       apr_int64_t per_address);
+
+/* Gives a slot back; NSSMTPD_NO_SLOT is allowed. */
+void nssmtpd_state_close(int slot);
+
+/* Gives back all slots of a child that is gone. In the parent. */
+void nssmtpd_state_reap(pid_t pid);
+
+#endif

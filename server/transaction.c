@@ -1,0 +1,322 @@
+/* What happens to one mail. Order at RCPT: limits and syntax were the dialogue's, then
+ * relay permission, then the route; at the end of data: the octets themselves, then the
+ * delivery. RFC 5321 3.3, 6.3 (loops). Called by session.c.
+ */
+#include "server/transaction.h"
+
+#include <apr_atomic.h>
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <scoreboard.h>
+#include <unistd.h>
+
+#include "server/body.h"
+#include "smtp/limits.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+/* The log */
+
+/* A request for the log and, with a mail, for filters and authorization. It never is an
+ * HTTP one: no header, no body, no file. */
+static request_rec *make_request(nssmtpd_session_t *session, const char *command)
+{
+    request_rec *r = ap_create_request(session->c);
+
+    r->server = session->conf->server;
+    r->per_dir_config = r->server->lookup_defaults;
+    r->request_time = apr_time_now();
+    r->method = "MAIL";
+    r->method_number = M_INVALID;
+    r->the_request = apr_pstrdup(r->pool, command);
+    r->protocol = (char *)nssmtpd_body_protocol(session);
+    r->uri = r->unparsed_uri = "/smtp/mail";
+    r->filename = "";
+    r->finfo.filetype = APR_NOFILE;
+    r->hostname = session->conf->offer.hostname;
+    r->assbackwards = 1;
+    r->useragent_addr = session->c->client_addr;
+    r->useragent_ip = session->c->client_ip;
+    if (session->dialogue.helo) {
+        apr_table_set(r->subprocess_env, "SMTP_HELO", session->dialogue.helo);
+    }
+    apr_table_setn(r->subprocess_env, "SMTP_PROTOCOL", r->protocol);
+    return r;
+}
+
+static void log_request(request_rec *r)
+{
+    ap_run_log_transaction(r);
+    if (r->connection->sbh) {
+        ap_increment_counts(r->connection->sbh, r);
+    }
+}
+
+void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, const char *command, int code)
+{
+    request_rec *r = make_request(session, command);
+
+    r->status = code;
+    apr_table_setn(r->subprocess_env, "SMTP_REPLY", apr_itoa(r->pool, code));
+    log_request(r);
+    apr_pool_destroy(r->pool);
+}
+
+void nssmtpd_set_variable(nssmtpd_transaction_t *t, const char *name, const char *value)
+{
+    apr_table_set(t->r->subprocess_env, name, value);
+}
+
+/* The envelope */
+
+/* Unique on this host: pids are not reused within a microsecond and a counter. */
+static const char *new_id(apr_pool_t *p)
+{
+    static apr_uint32_t counter;
+
+    return apr_psprintf(p, "%" APR_UINT64_T_HEX_FMT "-%x-%x", (apr_uint64_t)apr_time_now(),
+                        (unsigned)getpid(), apr_atomic_inc32(&counter));
+}
+
+static const char *span_dup(apr_pool_t *p, smtp_span_t span)
+{
+    return apr_pstrmemdup(p, span.p, span.n);
+}
+
+static void on_field(void *baton, const smtp_field_t *field)
+{
+    nssmtpd_mail_t *mail = baton;
+
+    mail->hops += smtp_span_is(field->name, "Received");
+}
+
+void nssmtpd_transaction_begin(nssmtpd_session_t *session)
+{
+    const smtp_dialogue_t *d = &session->dialogue;
+    request_rec *r = make_request(session, apr_psprintf(session->c->pool, "MAIL"));
+    nssmtpd_mail_t *mail = apr_pcalloc(r->pool, sizeof(*mail));
+
+    r->the_request = apr_psprintf(r->pool, "MAIL %.*s", (int)d->argument.n, d->argument.p);
+    mail->session = session;
+    mail->t.r = r;
+    mail->t.id = new_id(r->pool);
+    mail->t.from = span_dup(r->pool, d->mail.from.text);
+    mail->t.rcpts = apr_array_make(r->pool, 4, sizeof(nssmtpd_rcpt_t));
+    mail->t.declared_size = d->mail.size;
+    mail->t.body_8bitmime = d->mail.body == SMTP_BODY_8BITMIME;
+    session->mail = mail;
+    session->had_mail = 1;
+}
+
+static const char *lower_domain(apr_pool_t *p, smtp_span_t domain)
+{
+    char *name = apr_pstrmemdup(p, domain.p, domain.n);
+
+    ap_str_tolower(name);
+    return name;
+}
+
+/* Where a recipient goes whom this client may address, or NULL. */
+static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
+                                        const smtp_address_t *address)
+{
+    const nssmtpd_config_t *conf = session->conf;
+    const char *domain = lower_domain(session->mail->t.r->pool, address->domain);
+    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
+
+    if (session->trusted && conf->relay) {
+        return conf->relay;
+    }
+    if (address->domain.n == 0) { /* RFC 5321 4.5.1: postmaster is always heard */
+        return conf->relay ? conf->relay : APR_ARRAY_IDX(conf->domains, 0, nssmtpd_domain_t).route;
+    }
+    if (!listed || (!session->trusted && smtp_address_is_routed(address))) {
+        return NULL;
+    }
+    return listed->route ? listed->route : conf->relay;
+}
+
+const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
+                                                 const smtp_reply_t **refusal)
+{
+    const smtp_address_t *address = &session->dialogue.address;
+    const nssmtpd_route_t *route = permitted(session, address), *other = session->mail->t.route;
+
+    if (!route) {
+        ap_log_cerror(APLOG_MARK, APLOG_INFO, 0, session->c,
+                      "NS0020: denied: relaying; from <%s> to <%s>", session->mail->t.from,
+                      ap_escape_logitem(session->mail->t.r->pool,
+                                        span_dup(session->mail->t.r->pool, address->text)));
+        *refusal = smtp_reply(SMTP_REPLY_RELAY_DENIED);
+        return NULL;
+    }
+    if (other && other != route) {
+        *refusal = smtp_reply(SMTP_REPLY_OTHER_ROUTE);
+        return NULL;
+    }
+    return route;
+}
+
+static nssmtpd_rcpt_t make_rcpt(apr_pool_t *p, const smtp_address_t *address)
+{
+    char local[SMTP_PATH_MAX];
+    nssmtpd_rcpt_t rcpt;
+
+    smtp_address_unquote(address, local, sizeof(local));
+    rcpt.address = span_dup(p, address->text);
+    rcpt.local = apr_pstrdup(p, local);
+    rcpt.domain = lower_domain(p, address->domain);
+    return rcpt;
+}
+
+const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
+                                             const nssmtpd_route_t *route)
+{
+    nssmtpd_mail_t *mail = session->mail;
+    nssmtpd_rcpt_t rcpt = make_rcpt(mail->t.r->pool, &session->dialogue.address);
+    const smtp_reply_t *reply;
+
+    mail->t.route = route;
+    mail->t.offered = 1;
+    reply = route->delivery->rcpt(&mail->t, &rcpt);
+    if (!reply || smtp_reply_is_positive(reply)) {
+        APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
+        mail->outcome = NULL;
+    }
+    else if (mail->t.rcpts->nelts == 0) {
+        mail->outcome = reply;
+    }
+    return reply;
+}
+
+/* The message */
+
+void nssmtpd_transaction_data(nssmtpd_session_t *session)
+{
+    nssmtpd_mail_t *mail = session->mail;
+
+    mail->data_started = apr_time_now();
+    mail->spool = nssmtpd_spool_create(mail->t.r->pool, session->c->bucket_alloc,
+                                       session->conf->spool_directory,
+                                       session->conf->spool_memory);
+    smtp_header_init(&mail->header, on_field, mail);
+}
+
+void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content)
+{
+    nssmtpd_mail_t *mail = session->mail;
+    apr_int64_t max = session->conf->max_message_size;
+
+    if (mail->too_big || mail->spool_status != APR_SUCCESS) {
+        return; /* only the end of it matters any more */
+    }
+    if (max && mail->spool->length + (apr_int64_t)content.n > max) {
+        mail->too_big = 1;
+        nssmtpd_spool_close(mail->spool);
+        return;
+    }
+    smtp_header_feed(&mail->header, content.p, content.n);
+    mail->spool_status = nssmtpd_spool_write(mail->spool, content.p, content.n);
+    if (mail->spool_status != APR_SUCCESS) {
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, mail->spool_status, mail->t.r,
+                      "NS0021: %s: cannot write the message to a file in %s (SmtpdSpool)",
+                      mail->t.id, session->conf->spool_directory);
+        nssmtpd_spool_close(mail->spool);
+    }
+}
+
+const smtp_reply_t *nssmtpd_transaction_check(nssmtpd_session_t *session)
+{
+    nssmtpd_mail_t *mail = session->mail;
+    const smtp_dot_t *dot = &session->dialogue.dot;
+
+    mail->t.ended = apr_time_now();
+    if (mail->too_big) {
+        return smtp_reply(SMTP_REPLY_TOO_BIG);
+    }
+    if (dot->bare_cr || (dot->bare_lf && !dot->normalize)) {
+        return smtp_reply(SMTP_REPLY_BARE_NEWLINE);
+    }
+    if (mail->spool_status != APR_SUCCESS) {
+        return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+    }
+    smtp_header_finish(&mail->header);
+    if (mail->hops >= SMTP_HOPS_MAX) {
+        return smtp_reply(SMTP_REPLY_LOOP);
+    }
+    return NULL;
+}
+
+const smtp_reply_t *nssmtpd_transaction_deliver(nssmtpd_session_t *session)
+{
+    nssmtpd_mail_t *mail = session->mail;
+    apr_status_t rv = nssmtpd_body_prepare(mail);
+    const smtp_reply_t *reply;
+
+    if (rv != APR_SUCCESS) {
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, mail->t.r, "NS0022: %s: cannot read the spool",
+                      mail->t.id);
+        return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+    }
+    reply = mail->t.route->delivery->deliver(&mail->t);
+    return reply ? reply : smtp_reply(SMTP_REPLY_ACCEPTED);
+}
+
+/* The end */
+
+static const char *list_rcpts(nssmtpd_mail_t *mail)
+{
+    enum { LISTED = 20 };
+    apr_array_header_t *names = apr_array_make(mail->t.r->pool, LISTED, sizeof(char *));
+    int i;
+
+    for (i = 0; i < mail->t.rcpts->nelts && i < LISTED; i++) {
+        APR_ARRAY_PUSH(names, const char *) =
+            APR_ARRAY_IDX(mail->t.rcpts, i, nssmtpd_rcpt_t).address;
+    }
+    return apr_array_pstrcat(mail->t.r->pool, names, ',');
+}
+
+static void publish(nssmtpd_mail_t *mail)
+{
+    apr_table_t *env = mail->t.r->subprocess_env;
+    apr_pool_t *p = mail->t.r->pool;
+
+    apr_table_setn(env, "SMTP_ID", mail->t.id);
+    apr_table_setn(env, "SMTP_FROM", mail->t.from);
+    apr_table_setn(env, "SMTP_RCPT", list_rcpts(mail));
+    apr_table_setn(env, "SMTP_RCPT_COUNT", apr_itoa(p, mail->t.rcpts->nelts));
+    apr_table_setn(env, "SMTP_SIZE", apr_off_t_toa(p, mail->spool ? mail->spool->length : 0));
+    if (mail->t.route) {
+        apr_table_setn(env, "SMTP_RELAY", mail->t.route->url);
+    }
+    if (mail->outcome) {
+        mail->t.r->status = mail->outcome->code;
+        apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));
+    }
+    else {
+        mail->t.r->status = mail->session->dialogue.last_code;
+        apr_table_setn(env, "SMTP_REPLY", apr_itoa(p, mail->t.r->status));
+    }
+}
+
+void nssmtpd_transaction_end(nssmtpd_session_t *session)
+{
+    nssmtpd_mail_t *mail = session->mail;
+
+    if (!mail) {
+        return;
+    }
+    session->mail = NULL;
+    if (mail->t.offered) {
+        mail->t.route->delivery->end(&mail->t);
+    }
+    publish(mail);
+    log_request(mail->t.r);
+    if (mail->spool) {
+        nssmtpd_spool_close(mail->spool);
+    }
+    apr_pool_destroy(mail->t.r->pool);
+}

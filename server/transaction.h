@@ -1,0 +1,52 @@
+/* One mail of a session, from MAIL to the reply to its data: the envelope and who may
+ * send it, its octets, its delivery, its line in the log. There is one way out of it,
+ * nssmtpd_transaction_end().
+ */
+#ifndef NSSMTPD_TRANSACTION_H
+#define NSSMTPD_TRANSACTION_H
+
+#include "server/session.h"
+#include "server/spool.h"
+#include "smtp/header.h"
+
+struct nssmtpd_mail_t {
+    nssmtpd_transaction_t t; /* first: what others see of it */
+    nssmtpd_session_t *session;
+    nssmtpd_spool_t *spool;
+    smtp_header_t header;
+    int hops;                    /* Received fields */
+    apr_time_t data_started;
+    const smtp_reply_t *outcome; /* what %>s and SMTP_REPLY say; NULL: nothing decided */
+    apr_status_t spool_status;
+    unsigned too_big : 1;
+};
+
+/* MAIL was said and is in order: the dialogue's mail is set. */
+void nssmtpd_transaction_begin(nssmtpd_session_t *session);
+
+/* The route of the recipient in the dialogue's address, or the reply that refuses it. */
+const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
+                                                 const smtp_reply_t **refusal);
+
+/* Offers that recipient to the route's delivery; NULL: it is taken. May block. */
+const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
+                                             const nssmtpd_route_t *route);
+
+/* The message begins; octets of it. */
+void nssmtpd_transaction_data(nssmtpd_session_t *session);
+void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content);
+
+/* All octets are there: what refuses them before anybody else is asked, or NULL. */
+const smtp_reply_t *nssmtpd_transaction_check(nssmtpd_session_t *session);
+
+/* Delivers; the reply is the client's. May block. */
+const smtp_reply_t *nssmtpd_transaction_deliver(nssmtpd_session_t *session);
+
+/* Ends the mail however it went: tells the delivery, logs, frees everything. */
+void nssmtpd_transaction_end(nssmtpd_session_t *session);
+
+/* The log line of a MAIL command that began no transaction, and of a session that came to
+ * none and ended in an error; code is its last reply. */
+void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, const char *command, int code);
+
+#endif
