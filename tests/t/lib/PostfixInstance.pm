@@ -1,0 +1,212 @@
+# A real Postfix of its own: configuration, queue, data and log below one directory, listening on
+# a free loopback port, not chrooted, without syslog. It takes mail for every address and delivers
+# it to one Maildir whose files belong to the given user; unknown@relay.test is refused with
+# 550 5.1.1. Nothing leaves the machine: there is no other transport. It must be started by root.
+#
+#   my $p = PostfixInstance->new(dir => $empty_dir, user => 'www-data', main => { key => value });
+#   $p->start; $p->port; $p->maildir; $p->log; $p->stop;
+#
+# or as a program:  perl PostfixInstance.pm start DIR USER   prints POSTFIX_PORT=.. and so on;
+#                   perl PostfixInstance.pm stop DIR
+package PostfixInstance;
+
+use strict;
+use warnings;
+use File::Basename qw(dirname);
+use File::Path qw(make_path);
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+use Time::HiRes qw(sleep time);
+use lib dirname(__FILE__);
+use FreePort;
+
+sub new {
+    my ($class, %a) = @_;
+    return bless { user => 'www-data', main => {}, timeout => 20, %a }, $class;
+}
+
+sub port    { $_[0]{port} }
+sub pid     { $_[0]{pid} }
+sub maildir { "$_[0]{dir}/mail/all" }
+sub log     { "$_[0]{dir}/log/maillog" }
+
+# queue directory => owner, group, mode
+my %queue = (
+    (map { $_ => ['postfix', 'root', 0700] } qw(active bounce corrupt defer deferred flush hold
+        incoming private saved trace)),
+    maildrop => ['postfix', 'postdrop', 01730],
+    public   => ['postfix', 'postdrop', 0710],
+    pid      => ['root', 'root', 0755],
+);
+
+my %main = (
+    compatibility_level    => '3.6',
+    command_directory      => '/usr/sbin',
+    mail_owner             => 'postfix',
+    setgid_group           => 'postdrop',
+    myhostname             => 'relay.test',
+    mydestination          => '',
+    mynetworks             => '127.0.0.0/8',
+    inet_interfaces        => '127.0.0.1',
+    inet_protocols         => 'ipv4',
+    alias_maps             => '',
+    alias_database         => '',
+    local_recipient_maps   => '',
+    biff                   => 'no',
+    append_dot_mydomain    => 'no',
+    smtputf8_enable        => 'no',
+    message_size_limit     => 104857600,
+    mailbox_size_limit     => 0,
+    virtual_mailbox_limit  => 0,
+    virtual_mailbox_domains => 'static:all',
+    virtual_mailbox_maps   => 'static:all/',
+    virtual_minimum_uid    => 1,
+    virtual_transport      => 'virtual',
+    smtpd_relay_restrictions => 'permit_mynetworks, reject',
+    smtpd_recipient_restrictions => 'check_recipient_access inline:{'
+        . ' { unknown@relay.test = 550 5.1.1 no such user here } }, permit',
+    smtpd_client_connection_count_limit => 0,
+    default_process_limit  => 60,
+    # A mail's bytes as they came: no header is added or rewritten but Received and the envelope's.
+    local_header_rewrite_clients => '',
+    always_add_missing_headers   => 'no',
+    disable_mime_input_processing => 'yes',
+);
+
+sub _daemon_directory {
+    my $dir = `postconf -d -h daemon_directory`;
+    chomp $dir;
+    die "Postfix is not installed (postconf said nothing)\n" if $? || $dir eq '';
+    return $dir;
+}
+
+sub _write {
+    my ($file, $text) = @_;
+    open my $out, '>', $file or die "$file: $!\n";
+    print {$out} $text;
+    close $out or die "$file: $!\n";
+}
+
+sub _read {
+    my ($file) = @_;
+    open my $in, '<', $file or return '';
+    local $/;
+    return scalar <$in> // '';
+}
+
+sub _configure {
+    my ($self) = @_;
+    my $dir = $self->{dir};
+    my (undef, undef, $uid, $gid) = getpwnam $self->{user} or die "no user $self->{user}\n";
+    my $postfix = getpwnam 'postfix';
+    $self->{daemons} = _daemon_directory();
+
+    make_path("$dir/etc", "$dir/data", "$dir/mail", "$dir/log", "$dir/queue");
+    chmod 0755, $dir, "$dir/etc", "$dir/queue", "$dir/mail", "$dir/log";
+    for my $name (keys %queue) {
+        my ($owner, $group, $mode) = @{ $queue{$name} };
+        make_path("$dir/queue/$name");
+        chown scalar getpwnam $owner, scalar getgrnam $group, "$dir/queue/$name";
+        chmod $mode, "$dir/queue/$name";
+    }
+    chown $postfix, -1, "$dir/data";
+    chown $uid, $gid, "$dir/mail";
+
+    my %m = (%main, queue_directory => "$dir/queue", data_directory => "$dir/data",
+        daemon_directory => $self->{daemons}, virtual_mailbox_base => "$dir/mail",
+        virtual_uid_maps => "static:$uid", virtual_gid_maps => "static:$gid",
+        maillog_file => $self->log, maillog_file_prefixes => "$dir/log", %{ $self->{main} });
+    _write("$dir/etc/main.cf", join '', map {"$_ = $m{$_}\n"} sort keys %m);
+    _write("$dir/etc/master.cf", join "\n",
+        "127.0.0.1:$self->{port} inet n - n - - smtpd",
+        (map {"$_ unix n - n - 0 $_"} qw(cleanup)),
+        'qmgr unix n - n 300 1 qmgr',
+        'rewrite unix - - n - - trivial-rewrite',
+        (map {"$_ unix - - n - 0 bounce"} qw(bounce defer trace)),
+        (map {"$_ unix - - n - - $_"} qw(error discard)),
+        'retry unix - - n - - error',
+        'proxymap unix - - n - - proxymap',
+        'flush unix n - n 1000? 0 flush',
+        'virtual unix - n n - - virtual',
+        'anvil unix - - n - 1 anvil',
+        'scache unix - - n - 1 scache',
+        'postlog unix-dgram n - n - 1 postlogd', '');
+}
+
+sub start {
+    my ($self) = @_;
+    die "Postfix must be started by root\n" if $> != 0;
+    $self->{port} = FreePort::pick();
+    $self->_configure;
+
+    # Its own process group: master ends its daemons by a signal to the group.
+    defined(my $pid = fork) or die "fork: $!\n";
+    if (!$pid) {
+        POSIX::setsid();
+        open STDIN, '<', '/dev/null';
+        open STDOUT, '>>', "$self->{dir}/log/master";
+        open STDERR, '>&', \*STDOUT;
+        exec "$self->{daemons}/master", '-c', "$self->{dir}/etc", '-d' or POSIX::_exit(127);
+    }
+    $self->{pid} = $pid;
+    _write("$self->{dir}/pid", "$pid\n");
+    $self->_wait_until_greeted;
+    return $self;
+}
+
+sub _wait_until_greeted {
+    my ($self) = @_;
+    my $deadline = time + $self->{timeout};
+    while (time < $deadline) {
+        my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port},
+            Timeout => 2);
+        if ($s && IO::Select->new($s)->can_read($deadline - time)) {
+            my $greeting = <$s> // '';
+            print {$s} "QUIT\r\n";
+            return if $greeting =~ /^220 /;
+        }
+        last if waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid};
+        sleep 0.05;
+    }
+    my $why = join '', map { _read($_) } "$self->{dir}/log/master", $self->log;
+    $self->stop;
+    die "Postfix did not start on port $self->{port}:\n$why";
+}
+
+# Ends master and waits until it is gone; master ends its daemons.
+sub stop {
+    my ($self) = @_;
+    my $file = "$self->{dir}/pid";
+    my $pid = $self->{pid} || _read($file);
+    chomp $pid;
+    return unless $pid;
+    unlink $file;
+    kill TERM => $pid or return;
+    my $deadline = time + $self->{timeout};
+    while (time < $deadline) {
+        waitpid $pid, POSIX::WNOHANG();
+        if (!kill 0 => $pid) { delete $self->{pid}; return; }
+        sleep 0.05;
+    }
+    kill KILL => -$pid;
+    waitpid $pid, 0;
+}
+
+sub main {
+    my ($verb, $dir, $user) = @_;
+    if (($verb // '') eq 'start' && $user) {
+        my $p = PostfixInstance->new(dir => $dir, user => $user)->start;
+        printf "POSTFIX_PORT=%d POSTFIX_MAILDIR=%s POSTFIX_LOG=%s\n", $p->port, $p->maildir, $p->log;
+    }
+    elsif (($verb // '') eq 'stop' && $dir) {
+        PostfixInstance->new(dir => $dir)->stop;
+    }
+    else {
+        die "usage: PostfixInstance.pm start DIR USER | stop DIR\n";
+    }
+}
+
+main(@ARGV) unless caller;
+
+1;
