@@ -48,6 +48,7 @@ static void register_hooks(apr_pool_t *p)
     /* httpd starts */
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
+    ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, NULL, APR_HOOK_MIDDLE);
 
     /* A client comes and goes */

@@ -57,6 +57,13 @@ static int check_route(nssmtpd_route_t *route, const char *directive, server_rec
     return OK;
 }
 
+static int is_directory(const char *path, apr_pool_t *p)
+{
+    apr_finfo_t info;
+
+    return apr_stat(&info, path, APR_FINFO_TYPE, p) == APR_SUCCESS && info.filetype == APR_DIR;
+}
+
 int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *ptemp)
 {
     int i, routes = 0, rc = OK;
@@ -79,6 +86,12 @@ int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *
                          APR_ARRAY_IDX(conf->domains, i, nssmtpd_domain_t).name);
             rc = !OK;
         }
+    }
+    if (conf->spool_configured && !is_directory(conf->spool_directory, ptemp)) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server,
+                     "NS0013: SmtpdSpool: there is no directory %s; make it, writable for User",
+                     conf->spool_directory);
+        rc = !OK;
     }
     if (!routes) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server,

@@ -420,6 +420,10 @@ static void finish_server(nssmtpd_config_t *conf, server_rec *s, apr_pool_t *pco
     each_number(set_default, conf, NULL);
     trust_loopback(conf, pconf);
     copy_routes(conf, pconf);
+    conf->spool_configured = conf->spool_directory != NULL;
+    if (!conf->spool_directory) {
+        conf->spool_directory = ap_runtime_dir_relative(pconf, NSSMTPD_SPOOL_DIRECTORY);
+    }
     conf->offer.hostname = conf->hostname ? conf->hostname : s->server_hostname;
     conf->offer.max_line = conf->max_line;
     conf->offer.max_size = conf->max_message_size;

@@ -13,7 +13,10 @@
 /* Not set in this server: the outer one's value holds, then the default. */
 #define NSSMTPD_UNSET (-1)
 
-typedef enum nssmtpd_newline_e { NSSMTPD_NEWLINE_REJECT, NSSMTPD_NEWLINE_NORMALIZE } nssmtpd_newline_e;
+enum { NSSMTPD_NEWLINE_REJECT, NSSMTPD_NEWLINE_NORMALIZE };
+
+/* The default spool, below DefaultRuntimeDir. */
+#define NSSMTPD_SPOOL_DIRECTORY "nssmtpd"
 
 /* Session flags, named as in SmtpdFlags. */
 enum {
@@ -39,6 +42,7 @@ typedef struct nssmtpd_config_t {
     apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
     /* Made of them by nssmtpd_config_finish() */
     server_rec *server;
+    int spool_configured;           /* spool_directory is the administrator's */
     smtp_offer_t offer;
     nssmtpd_domains_t *domain_list;
 } nssmtpd_config_t;

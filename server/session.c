@@ -61,8 +61,6 @@ static void use_own_timeout(nssmtpd_session_t *session)
 
 static void refuse_connection(nssmtpd_session_t *session)
 {
-    ap_log_cerror(APLOG_MARK, APLOG_INFO, 0, session->c,
-                  "NS0023: denied: too many connections (SmtpdMaxConnections)");
     session->dialogue.offer = &session->conf->offer;
     session->dialogue.out = session->out;
     smtp_dialogue_close(&session->dialogue, SMTP_REPLY_TOO_MANY_CONNECTIONS);
@@ -202,13 +200,8 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
 
 static nssmtpd_wait_e on_command(nssmtpd_session_t *session)
 {
-    const smtp_dialogue_t *d = &session->dialogue;
-
-    if (smtp_dialogue_is_verb(d, "MAIL")) {
-        const char *command = apr_psprintf(session->c->pool, "MAIL %.*s", (int)d->argument.n,
-                                           d->argument.p);
-        nssmtpd_transaction_log_refused(session, command, d->last_code);
-        session->had_mail = 1;
+    if (smtp_dialogue_is_verb(&session->dialogue, "MAIL")) {
+        nssmtpd_transaction_log_refused(session, 1);
     }
     return NSSMTPD_GO_ON;
 }
@@ -316,6 +309,28 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     return send_replies(session);
 }
 
+/* One form for whoever counts them, fail2ban for one: "denied: what (directive)". */
+static void log_denial(const nssmtpd_session_t *session)
+{
+    static const struct {
+        smtp_reply_e reply;
+        const char *reason;
+    } rows[] = {
+        { SMTP_REPLY_TOO_MANY_CONNECTIONS, "too many connections (SmtpdMaxConnections)" },
+        { SMTP_REPLY_TOO_MANY_ERRORS, "too many errors (SmtpdMaxErrors)" },
+        { SMTP_REPLY_TOO_MANY_COMMANDS, "too many commands without a mail (SmtpdMaxErrors)" },
+        { SMTP_REPLY_HTTP_VERB, "HTTP on an SMTP port" }
+    };
+    apr_size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        if (session->dialogue.farewell == smtp_reply(rows[i].reply)) {
+            ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c, "NS0023: denied: %s",
+                          rows[i].reason);
+        }
+    }
+}
+
 static nssmtpd_wait_e on_close(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = send_replies(session);
@@ -395,6 +410,8 @@ void nssmtpd_session_end(nssmtpd_session_t *session)
         return;
     }
     session->over = 1;
+    log_denial(session);
+    apr_table_setn(session->c->notes, "short-lingering-close", "1");
     if (session->mail) {
         if (d->state != SMTP_STATE_CLOSED) {
             session->mail->outcome = smtp_reply(SMTP_REPLY_CLIENT_GONE);
@@ -402,7 +419,7 @@ void nssmtpd_session_end(nssmtpd_session_t *session)
         nssmtpd_transaction_end(session);
     }
     else if (!session->had_mail && d->last_code >= 400) {
-        nssmtpd_transaction_log_refused(session, "-", d->last_code);
+        nssmtpd_transaction_log_refused(session, 0);
     }
     nssmtpd_state_close(session->slot);
 }

@@ -8,6 +8,8 @@
 #include <http_core.h>
 #include <http_log.h>
 #include <mod_watchdog.h>
+#include <unistd.h>
+#include <unixd.h>
 
 #include "server/check.h"
 #include "server/config.h"
@@ -54,6 +56,44 @@ static void stretch_timeouts(server_rec *s)
     }
 }
 
+/* The default spool is a directory of the children's own, since they may not write to
+ * DefaultRuntimeDir itself. Made here, as root, for the user that they will be. */
+static int make_spool(server_rec *s, apr_pool_t *p)
+{
+    const char *path = ap_runtime_dir_relative(p, NSSMTPD_SPOOL_DIRECTORY);
+    apr_status_t rv = apr_dir_make(path, APR_FPROT_UREAD | APR_FPROT_UWRITE | APR_FPROT_UEXECUTE,
+                                   p);
+
+    if (APR_STATUS_IS_EEXIST(rv)) {
+        rv = APR_SUCCESS;
+    }
+    if (rv == APR_SUCCESS && geteuid() == 0
+        && chown(path, ap_unixd_config.user_id, ap_unixd_config.group_id) != 0) {
+        rv = errno;
+    }
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG, rv, s,
+                     "NS0011: SmtpdSpool: cannot make %s for messages on their way; name another "
+                     "place with SmtpdSpool directory=", path);
+        return !OK;
+    }
+    return OK;
+}
+
+void nssmtpd_startup_child_init(apr_pool_t *pchild, server_rec *s)
+{
+    (void)pchild;
+    for (; s; s = s->next) {
+        const nssmtpd_config_t *conf = nssmtpd_config(s);
+
+        if (conf->engine == 1 && access(conf->spool_directory, W_OK | X_OK) != 0) {
+            ap_log_error(APLOG_MARK, APLOG_CRIT, errno, s,
+                         "NS0012: SmtpdSpool: %s cannot be written to; messages larger than "
+                         "memory= will be refused with 451", conf->spool_directory);
+        }
+    }
+}
+
 static apr_status_t tick(int state, void *data, apr_pool_t *pool)
 {
     (void)data, (void)pool;
@@ -88,11 +128,11 @@ static void start_clock(apr_pool_t *pconf, server_rec *s)
 int nssmtpd_startup_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                                 server_rec *s)
 {
-    (void)plog, (void)ptemp;
+    (void)plog;
     if (!is_wanted(s) || ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
         return OK; /* the first of two passes only checks */
     }
-    if (nssmtpd_state_create(s) != APR_SUCCESS) {
+    if (make_spool(s, ptemp) != OK || nssmtpd_state_create(s) != APR_SUCCESS) {
         return !OK;
     }
     stretch_timeouts(s);

@@ -12,6 +12,7 @@ int nssmtpd_startup_check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t
                                  server_rec *s);
 int nssmtpd_startup_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                                 server_rec *s);
+void nssmtpd_startup_child_init(apr_pool_t *pchild, server_rec *s);
 void nssmtpd_startup_child_status(server_rec *s, pid_t pid, ap_generation_t gen, int slot,
                                   mpm_child_status state);
 

@@ -21,7 +21,7 @@ APLOG_USE_MODULE(nssmtpd);
 
 /* A request for the log and, with a mail, for filters and authorization. It never is an
  * HTTP one: no header, no body, no file. */
-static request_rec *make_request(nssmtpd_session_t *session, const char *command)
+static request_rec *make_request(nssmtpd_session_t *session)
 {
     request_rec *r = ap_create_request(session->c);
 
@@ -30,7 +30,6 @@ static request_rec *make_request(nssmtpd_session_t *session, const char *command
     r->request_time = apr_time_now();
     r->method = "MAIL";
     r->method_number = M_INVALID;
-    r->the_request = apr_pstrdup(r->pool, command);
     r->protocol = (char *)nssmtpd_body_protocol(session);
     r->uri = r->unparsed_uri = "/smtp/mail";
     r->filename = "";
@@ -54,11 +53,20 @@ static void log_request(request_rec *r)
     }
 }
 
-void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, const char *command, int code)
+static char *mail_command(apr_pool_t *p, const smtp_dialogue_t *d)
 {
-    request_rec *r = make_request(session, command);
+    return apr_psprintf(p, "MAIL %.*s", (int)d->argument.n, d->argument.p);
+}
 
+void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, int is_mail)
+{
+    const smtp_dialogue_t *d = &session->dialogue;
+    request_rec *r = make_request(session);
+    int code = d->last_code;
+
+    r->the_request = is_mail ? mail_command(r->pool, d) : "-";
     r->status = code;
+    session->had_mail |= is_mail;
     apr_table_setn(r->subprocess_env, "SMTP_REPLY", apr_itoa(r->pool, code));
     log_request(r);
     apr_pool_destroy(r->pool);
@@ -95,10 +103,10 @@ static void on_field(void *baton, const smtp_field_t *field)
 void nssmtpd_transaction_begin(nssmtpd_session_t *session)
 {
     const smtp_dialogue_t *d = &session->dialogue;
-    request_rec *r = make_request(session, apr_psprintf(session->c->pool, "MAIL"));
+    request_rec *r = make_request(session);
     nssmtpd_mail_t *mail = apr_pcalloc(r->pool, sizeof(*mail));
 
-    r->the_request = apr_psprintf(r->pool, "MAIL %.*s", (int)d->argument.n, d->argument.p);
+    r->the_request = mail_command(r->pool, d);
     mail->session = session;
     mail->t.r = r;
     mail->t.id = new_id(r->pool);
@@ -145,7 +153,7 @@ const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
     const nssmtpd_route_t *route = permitted(session, address), *other = session->mail->t.route;
 
     if (!route) {
-        ap_log_cerror(APLOG_MARK, APLOG_INFO, 0, session->c,
+        ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
                       "NS0020: denied: relaying; from <%s> to <%s>", session->mail->t.from,
                       ap_escape_logitem(session->mail->t.r->pool,
                                         span_dup(session->mail->t.r->pool, address->text)));
@@ -289,7 +297,7 @@ static void publish(nssmtpd_mail_t *mail)
     apr_table_setn(env, "SMTP_RCPT", list_rcpts(mail));
     apr_table_setn(env, "SMTP_RCPT_COUNT", apr_itoa(p, mail->t.rcpts->nelts));
     apr_table_setn(env, "SMTP_SIZE", apr_off_t_toa(p, mail->spool ? mail->spool->length : 0));
-    if (mail->t.route) {
+    if (mail->t.route && !apr_table_get(env, "SMTP_RELAY")) { /* a relay set its address */
         apr_table_setn(env, "SMTP_RELAY", mail->t.route->url);
     }
     if (mail->outcome) {

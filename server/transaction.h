@@ -45,8 +45,8 @@ const smtp_reply_t *nssmtpd_transaction_deliver(nssmtpd_session_t *session);
 /* Ends the mail however it went: tells the delivery, logs, frees everything. */
 void nssmtpd_transaction_end(nssmtpd_session_t *session);
 
-/* The log line of a MAIL command that began no transaction, and of a session that came to
- * none and ended in an error; code is its last reply. */
-void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, const char *command, int code);
+/* The log line of a MAIL command that began no transaction (is_mail), or of a session that
+ * came to none and ended in an error. The code is that of the last reply. */
+void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, int is_mail);
 
 #endif

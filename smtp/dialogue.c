@@ -21,6 +21,7 @@ static void put(smtp_dialogue_t *d, const smtp_reply_t *reply)
     d->last_code = reply->code;
     if (reply->code == 421 || reply->code == 221) {
         d->state = SMTP_STATE_CLOSED;
+        d->farewell = reply;
     }
 }
 

@@ -75,6 +75,7 @@ typedef struct smtp_dialogue_t {
     apr_size_t line_len;
     smtp_dot_t dot;
     int errors, idle_commands, rcpts, rcpt_commands;
+    const smtp_reply_t *farewell; /* the reply that closed the session; NULL before */
     short last_code;             /* of the last reply */
     unsigned char state;
     unsigned char event;         /* that an answer is owed for, or SMTP_EVENT_MORE */
