@@ -18,7 +18,7 @@
 static void put(smtp_dialogue_t *d, const smtp_reply_t *reply)
 {
     smtp_reply_put(d->out, reply);
-    d->last_code = reply->code;
+    d->last_code = (short)reply->code;
     if (reply->code == 421 || reply->code == 221) {
         d->state = SMTP_STATE_CLOSED;
         d->farewell = reply;
@@ -48,7 +48,8 @@ void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucke
     d->out = out;
     d->state = d->need_helo ? SMTP_STATE_NEW : SMTP_STATE_READY;
     apr_snprintf(text, sizeof(text), "%s ESMTP", offer->hostname);
-    put(d, &greeting);
+    smtp_reply_put(out, &greeting);
+    d->last_code = 220;
 }
 
 void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply)
