@@ -179,8 +179,8 @@ void smtp_client_take_capabilities(smtp_client_t *cl, const smtp_reply_t *reply)
     const char *line = reply ? strchr(reply->text, '\n') : NULL;
 
     cl->capabilities = 0;
-    for (; line; line = strchr(line, '\n')) {
-        smtp_span_t word = { ++line, strcspn(line, " \n") };
+    for (; line; line = strchr(line + 1, '\n')) {
+        smtp_span_t word = { line + 1, strcspn(line + 1, " \n") };
         int i;
 
         for (i = 0; capabilities[i].keyword; i++) {
