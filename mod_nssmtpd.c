@@ -14,7 +14,9 @@
 #include "relay/register.h"
 #include "server/config.h"
 #include "server/connection.h"
+#include "server/directives.h"
 #include "server/startup.h"
+#include "server/tls.h"
 
 static void register_deliveries(apr_pool_t *p)
 {
@@ -43,6 +45,9 @@ static void register_hooks(apr_pool_t *p)
     /* Its timeout queues are made of what ours sets. */
     static const char *const mpm[] = { "event.c", "mod_watchdog.c", NULL };
 
+    /* It is let in only when TLS begins, and must know of the connection before. */
+    static const char *const ssl[] = { "mod_ssl.c", NULL };
+
     register_deliveries(p);
 
     /* httpd starts */
@@ -52,7 +57,9 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, NULL, APR_HOOK_MIDDLE);
 
     /* A client comes and goes */
-    ap_hook_pre_connection(nssmtpd_connection_pre, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_pre_connection(nssmtpd_connection_pre, NULL, ssl, APR_HOOK_MIDDLE);
+    ap_hook_protocol_get(nssmtpd_tls_protocol_get, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_protocol_switch(nssmtpd_tls_protocol_switch, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_process_connection(nssmtpd_connection_process, NULL, http, APR_HOOK_REALLY_FIRST);
     ap_hook_pre_close_connection(nssmtpd_connection_pre_close, NULL, NULL, APR_HOOK_FIRST);
 

@@ -7,7 +7,12 @@
 
 const char *nssmtpd_body_protocol(const nssmtpd_session_t *session)
 {
-    return session->dialogue.extended ? "ESMTP" : "SMTP";
+    static const char *const keywords[2][2] = { { "ESMTP", "ESMTPA" }, { "ESMTPS", "ESMTPSA" } };
+
+    if (!session->dialogue.extended) {
+        return "SMTP";
+    }
+    return keywords[session->tls == NSSMTPD_SECURE][session->user != NULL];
 }
 
 /* The name a client gave may be anything printable; in a field only what a name or an
@@ -40,7 +45,7 @@ static const char *received(nssmtpd_mail_t *mail)
     const char *ip = session->c->client_ip, *recipient = "";
     apr_pool_t *p = mail->t.r->pool;
 
-    if (mail->t.rcpts->nelts == 1) { /* with several it would tell one of the others */
+    if (mail->t.rcpts->nelts == 1 && !session->user) { /* a trace must not tell too much */
         recipient = apr_psprintf(p, "\r\n\tfor <%s>",
                                  APR_ARRAY_IDX(mail->t.rcpts, 0, nssmtpd_rcpt_t).address);
     }

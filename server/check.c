@@ -15,6 +15,9 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "server/auth.h"
+#include "server/tls.h"
+
 APLOG_USE_MODULE(nssmtpd);
 
 /* The scheme of a delivery URL; a bare host is smtp's. unix:/path|smtp://host is how
@@ -57,6 +60,27 @@ static int check_route(nssmtpd_route_t *route, const char *directive, server_rec
     return OK;
 }
 
+static int check_tls(const nssmtpd_config_t *conf)
+{
+    const char *wrong = NULL;
+
+    if (conf->tls == NSSMTPD_TLS_OFF) {
+        wrong = conf->tls_required ? "required needs TLS; say starttls or immediate, or drop it"
+                                   : NULL;
+    }
+    else if (!ap_find_linked_module("mod_ssl.c")) {
+        wrong = "needs mod_ssl; add LoadModule ssl_module";
+    }
+    else if (!nssmtpd_tls_is_on(conf->server, "SSLEngine")) {
+        wrong = "needs SSLEngine on and a certificate in the same virtual host";
+    }
+    if (wrong) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server, "NS0016: SmtpdTLS: %s", wrong);
+        return !OK;
+    }
+    return OK;
+}
+
 static int is_directory(const char *path, apr_pool_t *p)
 {
     apr_finfo_t info;
@@ -86,6 +110,9 @@ int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *
                          APR_ARRAY_IDX(conf->domains, i, nssmtpd_domain_t).name);
             rc = !OK;
         }
+    }
+    if (check_tls(conf) != OK || nssmtpd_auth_check_config(conf) != OK) {
+        rc = !OK;
     }
     if (conf->spool_configured && !is_directory(conf->spool_directory, ptemp)) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server,

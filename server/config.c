@@ -1,358 +1,35 @@
-/* The directives: one row each, with where the value goes, its default and its range.
- * Checks that need all of the configuration are in check.c. RFC 5321 4.5.3 gives the
- * defaults' reasons where it has any.
+/* Configurations of servers: made, merged and finished. What may be said in one is in
+ * directives.c, what must fit together in check.c.
  */
 #include "server/config.h"
 
-#include <apr_lib.h>
 #include <apr_strings.h>
-#include <http_core.h>
-#include <http_log.h>
-#include <stdlib.h>
 
 #include "server/check.h"
-
-APLOG_USE_MODULE(nssmtpd);
+#include "server/directives.h"
+#include "server/tls.h"
 
 extern module AP_MODULE_DECLARE_DATA nssmtpd_module;
 
-/* A number of the configuration: where it stands and what it may be. */
-typedef struct number_t {
-    apr_size_t offset;
-    apr_int64_t initial, min, max;
-} number_t;
-
-/* A word of key=value arguments, or a flag, with its number. */
-typedef struct word_t {
-    const char *name;
-    number_t number;
-} word_t;
-
-#define AT(field) APR_OFFSETOF(nssmtpd_config_t, field)
-#define DAY 86400
-
-static apr_int64_t *number_at(void *conf, const number_t *number)
+static void unset(const nssmtpd_number_t *number, apr_int64_t *value, const apr_int64_t *outer)
 {
-    return (apr_int64_t *)((char *)conf + number->offset);
+    (void)number, (void)outer;
+    *value = NSSMTPD_UNSET;
 }
 
-/* Parses digits with K, M or G behind them. */
-static const char *parse_number(cmd_parms *cmd, const char *arg, const number_t *range,
-                                apr_int64_t *value)
+static void inherit(const nssmtpd_number_t *number, apr_int64_t *value, const apr_int64_t *outer)
 {
-    static const char units[] = "KMG";
-    const char *unit;
-    char *end;
-
-    *value = apr_strtoi64(arg, &end, 10);
-    if (end > arg && *end && (unit = strchr(units, apr_toupper(*end)))) {
-        *value <<= 10 * (unit - units + 1);
-        end++;
-    }
-    if (end == arg || *end || *value < range->min || *value > range->max) {
-        return apr_psprintf(cmd->pool, "%s: \"%s\" is not a number from %" APR_INT64_T_FMT
-                            " to %" APR_INT64_T_FMT, cmd->cmd->name, arg, range->min, range->max);
-    }
-    return NULL;
-}
-
-static nssmtpd_config_t *conf_of(cmd_parms *cmd)
-{
-    return ap_get_module_config(cmd->server->module_config, &nssmtpd_module);
-}
-
-static const char *set_number(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    const number_t *number = cmd->info;
-
-    (void)dconf;
-    return parse_number(cmd, arg, number, number_at(conf_of(cmd), number));
-}
-
-static const char *set_flag(cmd_parms *cmd, void *dconf, int on)
-{
-    (void)dconf;
-    *number_at(conf_of(cmd), cmd->info) = on;
-    return NULL;
-}
-
-/* key=value arguments; a table of word_t is the directive's info. */
-static const char *set_words(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    const word_t *word;
-    const char *value = strchr(arg, '=');
-
-    (void)dconf;
-    for (word = cmd->info; value && word->name; word++) {
-        if (strlen(word->name) == (apr_size_t)(value - arg)
-            && strncasecmp(word->name, arg, value - arg) == 0) {
-            return parse_number(cmd, value + 1, &word->number,
-                                number_at(conf_of(cmd), &word->number));
-        }
-    }
-    return apr_psprintf(cmd->pool, "%s: \"%s\" is not one of its key=value arguments",
-                        cmd->cmd->name, arg);
-}
-
-static const char *set_hostname(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    (void)dconf;
-    if (smtp_address_check_domain((smtp_span_t){ arg, strlen(arg) }) != SMTP_OK) {
-        return apr_psprintf(cmd->pool, "SmtpdHostname: \"%s\" is no domain name", arg);
-    }
-    conf_of(cmd)->hostname = arg;
-    return NULL;
-}
-
-static const char *set_relay(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
-{
-    nssmtpd_config_t *conf = conf_of(cmd);
-    const char **params;
-    int i;
-
-    (void)dconf;
-    if (argc < 1) {
-        return "SmtpdRelay: needs a URL, such as smtp://127.0.0.1:25 or maildir:/var/mail/%d/%u";
-    }
-    params = apr_pcalloc(cmd->pool, argc * sizeof(*params));
-    for (i = 1; i < argc; i++) {
-        params[i - 1] = argv[i];
-    }
-    conf->relay = apr_pcalloc(cmd->pool, sizeof(*conf->relay));
-    conf->relay->url = argv[0];
-    conf->relay->params = params;
-    return NULL;
-}
-
-static const char *add_domain(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    nssmtpd_config_t *conf = conf_of(cmd);
-    nssmtpd_domain_t domain;
-    const char *wrong = nssmtpd_lists_parse_domain(cmd->pool, &domain, arg);
-
-    (void)dconf;
-    if (wrong) {
-        return apr_pstrcat(cmd->pool, "SmtpdRelayDomains: ", wrong, NULL);
-    }
-    if (!conf->domains) {
-        conf->domains = apr_array_make(cmd->pool, 4, sizeof(nssmtpd_domain_t));
-    }
-    APR_ARRAY_PUSH(conf->domains, nssmtpd_domain_t) = domain;
-    return NULL;
-}
-
-static const char *add_trusted(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    nssmtpd_config_t *conf = conf_of(cmd);
-    const char *wrong;
-    int is_name = 0;
-
-    (void)dconf;
-    if (!conf->trusted) {
-        conf->trusted = apr_array_make(cmd->pool, 4, sizeof(apr_ipsubnet_t *));
-    }
-    if (strcasecmp(arg, "none") == 0) {
-        apr_array_clear(conf->trusted);
-        return NULL;
-    }
-    wrong = nssmtpd_lists_parse_client(cmd->pool, conf->trusted, arg, &is_name);
-    if (wrong) {
-        return apr_pstrcat(cmd->pool, "SmtpdTrustedClients: ", wrong, NULL);
-    }
-    if (is_name) {
-        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, cmd->server,
-                     "NS0001: SmtpdTrustedClients: %s is looked up once, now; an address "
-                     "does not change unseen", arg);
-    }
-    return NULL;
-}
-
-static const struct {
-    const char *name;
-    int flag;
-} flags[] = {
-    { "none", 0 },
-    { "local", NSSMTPD_FLAG_LOCAL },
-    { "needhelo", NSSMTPD_FLAG_NEEDHELO },
-    { NULL, 0 }
-};
-
-static const char *add_flag(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    nssmtpd_config_t *conf = conf_of(cmd);
-    int i;
-
-    (void)dconf;
-    for (i = 0; flags[i].name; i++) {
-        if (strcasecmp(flags[i].name, arg) == 0) {
-            conf->flags = (conf->flags == NSSMTPD_UNSET ? 0 : conf->flags) | flags[i].flag;
-            return NULL;
-        }
-    }
-    return apr_psprintf(cmd->pool, "SmtpdFlags: \"%s\" is no flag of this version; there are "
-                        "needhelo, local and none", arg);
-}
-
-static const char *set_bare_newline(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    nssmtpd_config_t *conf = conf_of(cmd);
-    apr_int64_t *where = &conf->bare_newline;
-    const char *word = arg;
-
-    (void)dconf;
-    if (strncasecmp(word, "trusted=", 8) == 0) {
-        where = &conf->bare_newline_trusted;
-        word += 8;
-    }
-    if (strcasecmp(word, "reject") == 0) {
-        *where = NSSMTPD_NEWLINE_REJECT;
-    }
-    else if (strcasecmp(word, "normalize") == 0) {
-        *where = NSSMTPD_NEWLINE_NORMALIZE;
-    }
-    else {
-        return apr_psprintf(cmd->pool, "SmtpdBareNewline: \"%s\" is neither reject nor "
-                            "normalize, with or without trusted= before it", arg);
-    }
-    return NULL;
-}
-
-static const char *set_max_connections(cmd_parms *cmd, void *dconf, const char *total,
-                                       const char *per_address)
-{
-    static const number_t range = { 0, 0, 0, APR_INT32_MAX };
-    nssmtpd_config_t *conf = conf_of(cmd);
-    const char *wrong = parse_number(cmd, total, &range, &conf->max_connections);
-
-    (void)dconf;
-    if (!wrong && per_address) {
-        wrong = parse_number(cmd, per_address, &range, &conf->max_connections_per_address);
-    }
-    return wrong;
-}
-
-static const char *set_spool(cmd_parms *cmd, void *dconf, const char *arg)
-{
-    if (strncasecmp(arg, "directory=", 10) == 0) {
-        conf_of(cmd)->spool_directory = ap_server_root_relative(cmd->pool, arg + 10);
-        return NULL;
-    }
-    return set_words(cmd, dconf, arg);
-}
-
-static const number_t engine = { AT(engine), 0, 0, 1 };
-static const number_t received = { AT(received), 1, 0, 1 };
-static const number_t max_message_size = { AT(max_message_size), 50 << 20, 0, APR_INT64_MAX };
-static const number_t max_recipients = { AT(max_recipients), 100, 1, 1000000 };
-static const number_t max_line = { AT(max_line), 4096, 512, 65536 };
-static const number_t max_errors = { AT(max_errors), 20, 1, 1000000 };
-static const number_t max_busy = { AT(max_busy), 0, 1, 1000000 };
-
-static const word_t timeouts[] = {
-    { "command", { AT(timeout[NSSMTPD_TIMEOUT_COMMAND]), 300, 1, DAY } },
-    { "data", { AT(timeout[NSSMTPD_TIMEOUT_DATA]), 300, 1, DAY } },
-    { "connect", { AT(timeout[NSSMTPD_TIMEOUT_CONNECT]), 30, 1, DAY } },
-    { "relay", { AT(timeout[NSSMTPD_TIMEOUT_RELAY]), 300, 1, DAY } },
-    { "dot", { AT(timeout[NSSMTPD_TIMEOUT_DOT]), 600, 1, DAY } },
-    { NULL, { 0, 0, 0, 0 } }
-};
-
-static const word_t spool_words[] = {
-    { "memory", { AT(spool_memory), 128 << 10, 0, 1 << 30 } },
-    { NULL, { 0, 0, 0, 0 } }
-};
-
-/* Numbers that are set by words of their own. */
-static const number_t others[] = {
-    { AT(flags), NSSMTPD_FLAG_NEEDHELO, 0, 0 },
-    { AT(bare_newline), NSSMTPD_NEWLINE_REJECT, 0, 0 },
-    { AT(bare_newline_trusted), NSSMTPD_NEWLINE_NORMALIZE, 0, 0 },
-    { AT(max_connections), 0, 0, 0 },
-    { AT(max_connections_per_address), 50, 0, 0 }
-};
-
-const command_rec nssmtpd_commands[] = {
-    AP_INIT_FLAG("SmtpdEngine", set_flag, (void *)&engine, RSRC_CONF,
-                 "on: this virtual host speaks SMTP"),
-    AP_INIT_TAKE1("SmtpdHostname", set_hostname, NULL, RSRC_CONF,
-                  "name in the greeting, in EHLO and in Received (ServerName)"),
-    AP_INIT_TAKE_ARGV("SmtpdRelay", set_relay, NULL, RSRC_CONF,
-                      "URL of the default delivery, then key=value parameters of its worker"),
-    AP_INIT_ITERATE("SmtpdRelayDomains", add_domain, NULL, RSRC_CONF,
-                    "recipient domains taken from anybody: domain[:host[:port]] or domain=URL"),
-    AP_INIT_ITERATE("SmtpdTrustedClients", add_trusted, NULL, RSRC_CONF,
-                    "addresses and networks that may send to any domain, or none "
-                    "(127.0.0.0/8 ::1)"),
-    AP_INIT_ITERATE("SmtpdFlags", add_flag, NULL, RSRC_CONF,
-                    "flags of every session: needhelo, local, or none (needhelo)"),
-    AP_INIT_ITERATE("SmtpdBareNewline", set_bare_newline, NULL, RSRC_CONF,
-                    "reject or normalize bare LF in messages, trusted= for trusted clients "
-                    "(reject trusted=normalize)"),
-    AP_INIT_TAKE1("SmtpdMaxMessageSize", set_number, (void *)&max_message_size, RSRC_CONF,
-                  "octets of a message, K, M and G understood; 0 is no limit (50M)"),
-    AP_INIT_TAKE1("SmtpdMaxRecipients", set_number, (void *)&max_recipients, RSRC_CONF,
-                  "accepted recipients of one mail (100)"),
-    AP_INIT_TAKE1("SmtpdMaxLine", set_number, (void *)&max_line, RSRC_CONF,
-                  "octets of a command line (4096)"),
-    AP_INIT_TAKE1("SmtpdMaxErrors", set_number, (void *)&max_errors, RSRC_CONF,
-                  "refused commands of a session without a mail between them (20)"),
-    AP_INIT_TAKE12("SmtpdMaxConnections", set_max_connections, NULL, RSRC_CONF,
-                   "connections at once, and from one address; 0 is no limit (0 50)"),
-    AP_INIT_TAKE1("SmtpdMaxBusy", set_number, (void *)&max_busy, RSRC_CONF,
-                  "threads of a child in blocking work (75 % of ThreadsPerChild)"),
-    AP_INIT_ITERATE("SmtpdTimeout", set_words, (void *)timeouts, RSRC_CONF,
-                    "command= data= connect= relay= dot= seconds (300 300 30 300 600)"),
-    AP_INIT_ITERATE("SmtpdSpool", set_spool, (void *)spool_words, RSRC_CONF,
-                    "memory=octets of a message before a file, directory=of that file "
-                    "(128K, DefaultRuntimeDir)"),
-    AP_INIT_FLAG("SmtpdReceived", set_flag, (void *)&received, RSRC_CONF,
-                 "off: add no Received field (on)"),
-    { NULL, { NULL }, NULL, 0, TAKE1, NULL }
-};
-
-/* Every number of the configuration, once: for create, merge and defaults. */
-static void each_number(void (*visit)(nssmtpd_config_t *conf, const number_t *number,
-                                      const nssmtpd_config_t *base),
-                        nssmtpd_config_t *conf, const nssmtpd_config_t *base)
-{
-    const command_rec *cmd;
-    const word_t *word;
-    apr_size_t i;
-
-    for (cmd = nssmtpd_commands; cmd->name; cmd++) {
-        if (cmd->AP_TAKE1 == set_words || cmd->AP_TAKE1 == set_spool) {
-            for (word = cmd->cmd_data; word->name; word++) {
-                visit(conf, &word->number, base);
-            }
-        }
-        else if (cmd->cmd_data) {
-            visit(conf, cmd->cmd_data, base);
-        }
-    }
-    for (i = 0; i < sizeof(others) / sizeof(*others); i++) {
-        visit(conf, &others[i], base);
+    if (*value == NSSMTPD_UNSET && !number->is_own) {
+        *value = *outer;
     }
 }
 
-static void unset(nssmtpd_config_t *conf, const number_t *number, const nssmtpd_config_t *base)
+static void set_default(const nssmtpd_number_t *number, apr_int64_t *value,
+                        const apr_int64_t *outer)
 {
-    (void)base;
-    *number_at(conf, number) = NSSMTPD_UNSET;
-}
-
-static void inherit(nssmtpd_config_t *conf, const number_t *number, const nssmtpd_config_t *base)
-{
-    if (*number_at(conf, number) == NSSMTPD_UNSET && number != &engine) {
-        *number_at(conf, number) = *number_at((void *)base, number);
-    }
-}
-
-static void set_default(nssmtpd_config_t *conf, const number_t *number,
-                        const nssmtpd_config_t *base)
-{
-    (void)base;
-    if (*number_at(conf, number) == NSSMTPD_UNSET) {
-        *number_at(conf, number) = number->initial;
+    (void)outer;
+    if (*value == NSSMTPD_UNSET) {
+        *value = number->initial;
     }
 }
 
@@ -361,7 +38,7 @@ void *nssmtpd_config_create(apr_pool_t *p, server_rec *s)
     nssmtpd_config_t *conf = apr_pcalloc(p, sizeof(*conf));
 
     conf->server = s;
-    each_number(unset, conf, NULL);
+    nssmtpd_directives_each(unset, conf, NULL);
     return conf;
 }
 
@@ -370,12 +47,13 @@ void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add)
     const nssmtpd_config_t *outer = base, *inner = add;
     nssmtpd_config_t *conf = apr_pmemdup(p, inner, sizeof(*conf));
 
-    each_number(inherit, conf, outer);
+    nssmtpd_directives_each(inherit, conf, base);
     conf->spool_directory = inner->spool_directory ? inner->spool_directory
                                                    : outer->spool_directory;
     conf->hostname = inner->hostname ? inner->hostname : outer->hostname;
     conf->relay = inner->relay ? inner->relay : outer->relay;
     conf->domains = inner->domains ? inner->domains : outer->domains;
+    conf->auth_providers = inner->auth_providers ? inner->auth_providers : outer->auth_providers;
     conf->trusted = inner->trusted ? inner->trusted : outer->trusted;
     return conf;
 }
@@ -417,7 +95,10 @@ static void copy_routes(nssmtpd_config_t *conf, apr_pool_t *p)
 static void finish_server(nssmtpd_config_t *conf, server_rec *s, apr_pool_t *pconf)
 {
     conf->server = s;
-    each_number(set_default, conf, NULL);
+    nssmtpd_directives_each(set_default, conf, NULL);
+    if (conf->tls == NSSMTPD_UNSET) {
+        conf->tls = nssmtpd_tls_is_on(s, "SSLEngine") ? NSSMTPD_TLS_STARTTLS : NSSMTPD_TLS_OFF;
+    }
     trust_loopback(conf, pconf);
     copy_routes(conf, pconf);
     conf->spool_configured = conf->spool_directory != NULL;

@@ -29,6 +29,8 @@ typedef struct nssmtpd_config_t {
      * directive table can name them by offset. */
     apr_int64_t engine;
     apr_int64_t received;
+    apr_int64_t tls, tls_required;
+    apr_int64_t auth_plaintext;
     apr_int64_t flags;
     apr_int64_t bare_newline, bare_newline_trusted;
     apr_int64_t max_message_size, max_recipients, max_line, max_errors, max_busy;
@@ -39,6 +41,7 @@ typedef struct nssmtpd_config_t {
     const char *hostname;
     nssmtpd_route_t *relay;         /* SmtpdRelay */
     apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */
+    apr_array_header_t *auth_providers; /* of const char *: SmtpdAuthProvider */
     apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
     /* Made of them by nssmtpd_config_finish() */
     server_rec *server;
@@ -46,8 +49,6 @@ typedef struct nssmtpd_config_t {
     smtp_offer_t offer;
     nssmtpd_domains_t *domain_list;
 } nssmtpd_config_t;
-
-extern const command_rec nssmtpd_commands[];
 
 void *nssmtpd_config_create(apr_pool_t *p, server_rec *s);
 void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add);

@@ -28,9 +28,23 @@ typedef struct connection_t {
 
 static int is_async;
 
-static connection_t *connection_of(conn_rec *c)
+static connection_t *connection_of(const conn_rec *c)
 {
     return ap_get_module_config(c->conn_config, &nssmtpd_module);
+}
+
+nssmtpd_session_t *nssmtpd_connection_session(const conn_rec *c)
+{
+    connection_t *connection = connection_of(c);
+
+    return connection ? connection->session : NULL;
+}
+
+int nssmtpd_connection_is_clear(const conn_rec *c)
+{
+    const connection_t *connection = connection_of(c);
+
+    return connection && (!connection->session || connection->session->tls == NSSMTPD_CLEAR);
 }
 
 /* Reading and writing */
@@ -69,6 +83,36 @@ apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session)
     return rv == APR_SUCCESS ? keep_buckets(session) : rv;
 }
 
+/* mod_ssl holds small writes back until a metadata bucket comes. A FLUSH would also make
+ * the core filter block on a client that does not read; this one means nothing to it. */
+static apr_status_t read_mark(apr_bucket *b, const char **data, apr_size_t *n,
+                              apr_read_type_e block)
+{
+    (void)b, (void)block;
+    *data = NULL;
+    *n = 0;
+    return APR_SUCCESS;
+}
+
+static const apr_bucket_type_t mark_type = {
+    "NSSMTPD_MARK", 5, APR_BUCKET_METADATA, apr_bucket_destroy_noop, read_mark,
+    apr_bucket_setaside_noop, apr_bucket_split_notimpl, apr_bucket_simple_copy
+};
+
+static void append_mark(apr_bucket_brigade *bb)
+{
+    apr_bucket *b = apr_bucket_alloc(sizeof(*b), bb->bucket_alloc);
+
+    APR_BUCKET_INIT(b);
+    b->free = apr_bucket_free;
+    b->list = bb->bucket_alloc;
+    b->type = &mark_type;
+    b->length = 0;
+    b->start = 0;
+    b->data = NULL;
+    APR_BRIGADE_INSERT_TAIL(bb, b);
+}
+
 static apr_status_t push_pending(conn_rec *c)
 {
     ap_filter_t *f = c->output_filters;
@@ -87,9 +131,11 @@ apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session)
     conn_rec *c = session->c;
     apr_status_t rv = APR_SUCCESS;
 
-    /* A FLUSH bucket would block on a client that does not read; the core filter's own
-     * way to write what is pending, a NULL brigade, does not. */
+    /* Then the core filter's own way to write what is pending, a NULL brigade. */
     if (!APR_BRIGADE_EMPTY(session->out)) {
+        if (session->tls == NSSMTPD_SECURE) {
+            append_mark(session->out);
+        }
         rv = ap_pass_brigade(c->output_filters, session->out);
         apr_brigade_cleanup(session->out);
     }
@@ -212,8 +258,8 @@ int nssmtpd_connection_process(conn_rec *c)
         return DECLINED;
     }
     if (!connection->session) {
-        connection->session = nssmtpd_session_create(c, nssmtpd_config(c->base_server));
-        connection->session->socket = connection->socket;
+        connection->session = nssmtpd_session_create(c, connection->socket,
+                                                     nssmtpd_config(c->base_server));
         nssmtpd_registry_add(connection->session);
         apr_pool_pre_cleanup_register(c->pool, connection->session, leave_registry);
     }
@@ -237,7 +283,7 @@ int nssmtpd_connection_pre_close(conn_rec *c)
     if (session->over) {
         return OK;
     }
-    if (session->dialogue.state != SMTP_STATE_CLOSED && !c->aborted && !session->eof
+    if (nssmtpd_session_can_speak(session) && !c->aborted && !session->eof
         && !c->data_in_output_filters) {
         smtp_dialogue_close(&session->dialogue, SMTP_REPLY_TIMEOUT);
         ap_pass_brigade(c->output_filters, session->out);

@@ -13,6 +13,12 @@ int nssmtpd_connection_pre_close(conn_rec *c);
 void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s);
 void nssmtpd_connection_child_stopping(apr_pool_t *pchild, int graceful);
 
+/* The session of a connection; NULL: it is none of ours. */
+nssmtpd_session_t *nssmtpd_connection_session(const conn_rec *c);
+
+/* 1 if this is an SMTP connection that TLS has not begun on. */
+int nssmtpd_connection_is_clear(const conn_rec *c);
+
 /* Appends what the client sent to session->in. APR_SUCCESS: something; APR_EAGAIN:
  * nothing now; anything else: nothing any more. */
 apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session);

@@ -86,7 +86,8 @@ static void say_421(nssmtpd_session_t *session)
     static const char text[] = "421 4.3.2 Server is stopping; try again\r\n";
     apr_os_sock_t fd;
 
-    if (session->idle && apr_os_sock_get(&fd, session->socket) == APR_SUCCESS) {
+    if (session->idle && session->tls == NSSMTPD_CLEAR
+        && apr_os_sock_get(&fd, session->socket) == APR_SUCCESS) {
         (void)send(fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
 }

@@ -19,6 +19,14 @@ typedef enum nssmtpd_wait_e {
     NSSMTPD_CLOSE       /* nothing: it is over */
 } nssmtpd_wait_e;
 
+/* How far TLS is. That it is on is only what mod_ssl says, see tls.h. */
+enum {
+    NSSMTPD_CLEAR,     /* plaintext */
+    NSSMTPD_STARTING,  /* 220 was said: TLS begins when it is written */
+    NSSMTPD_HANDSHAKE, /* mod_ssl is in; nothing of the client's was heard yet */
+    NSSMTPD_SECURE     /* the handshake is done */
+};
+
 typedef struct nssmtpd_session_t nssmtpd_session_t;
 typedef struct nssmtpd_mail_t nssmtpd_mail_t;
 
@@ -34,7 +42,10 @@ struct nssmtpd_session_t {
     apr_time_t deadline;         /* of what is waited for; 0: none set */
     apr_time_t queued;           /* since when it waits for a place to work; 0: it does not */
     int slot;                    /* in the shared table */
+    char *user;                  /* authenticated; NULL: nobody */
     unsigned trusted : 1;
+    unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
+    unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
     unsigned waiting : 1;        /* registry's: no thread works for it */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */
     unsigned eof : 1;            /* the client has closed its half */
@@ -43,14 +54,20 @@ struct nssmtpd_session_t {
     smtp_dialogue_t dialogue;
 };
 
-/* Makes the session of a new connection, in c->pool, and greets or refuses it. */
-nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, const nssmtpd_config_t *conf);
+/* Makes the session of a new connection, in c->pool; the first run greets or refuses. */
+nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
+                                          const nssmtpd_config_t *conf);
 
 /* Goes on with the session until it must wait. */
 nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session);
 
 /* Ends the session: gives up a mail in hand, logs. May be called again. */
 void nssmtpd_session_end(nssmtpd_session_t *session);
+
+/* 1 if a reply would be heard: the session is open and not in a TLS handshake. */
+#define nssmtpd_session_can_speak(session)                                                        \
+    ((session)->dialogue.state != SMTP_STATE_CLOSED && (session)->tls != NSSMTPD_STARTING          \
+     && (session)->tls != NSSMTPD_HANDSHAKE)
 
 /* 1 while a mail is in hand, that a restart lets finish. */
 #define nssmtpd_session_has_mail(session) \

@@ -15,6 +15,7 @@
 #include "server/config.h"
 #include "server/registry.h"
 #include "server/state.h"
+#include "server/tls.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
@@ -135,6 +136,7 @@ int nssmtpd_startup_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t 
     if (make_spool(s, ptemp) != OK || nssmtpd_state_create(s) != APR_SUCCESS) {
         return !OK;
     }
+    nssmtpd_tls_install_gate();
     stretch_timeouts(s);
     nssmtpd_check_undefer_listeners(s);
     start_clock(pconf, s);

@@ -23,7 +23,20 @@ typedef struct slot_t {
     unsigned char ip[16];
 } slot_t;
 
+/* Addresses with wrong passwords, found by a hash; a collision takes the place. */
+#define DELAYS 4096
+#define DELAY_FIRST apr_time_from_msec(500)
+#define DELAY_DOUBLINGS 9
+#define DELAY_MEMORY apr_time_from_sec(600)
+
+typedef struct delay_t {
+    unsigned char ip[16];
+    apr_uint32_t failures;
+    apr_time_t last;
+} delay_t;
+
 typedef struct table_t {
+    delay_t delays[DELAYS];
     apr_uint32_t used; /* slots at and above were never taken */
     slot_t slots[SLOTS];
 } table_t;
@@ -116,6 +129,52 @@ void nssmtpd_state_close(int n)
     if (n != NSSMTPD_NO_SLOT) {
         apr_atomic_set32(&table->slots[n].pid, 0);
         next_slot = n;
+    }
+}
+
+/* Two children that write at once may lose one failure of an address: no harm. */
+static delay_t *delay_of(const apr_sockaddr_t *addr, unsigned char *ip)
+{
+    apr_uint32_t hash = 2166136261u;
+    int i;
+
+    copy_ip(ip, addr);
+    for (i = 0; i < 16; i++) {
+        hash = (hash ^ ip[i]) * 16777619u;
+    }
+    return &table->delays[hash % DELAYS];
+}
+
+void nssmtpd_state_delay(const apr_sockaddr_t *addr, apr_time_t now)
+{
+    unsigned char ip[16];
+    delay_t *delay = delay_of(addr, ip);
+
+    if (memcmp(delay->ip, ip, sizeof(ip)) != 0 || now - delay->last > DELAY_MEMORY) {
+        memcpy(delay->ip, ip, sizeof(ip));
+        delay->failures = 0;
+    }
+    delay->failures++;
+    delay->last = now;
+}
+
+int nssmtpd_state_is_delayed(const apr_sockaddr_t *addr, apr_time_t now)
+{
+    unsigned char ip[16];
+    const delay_t *delay = delay_of(addr, ip);
+    apr_uint32_t doublings = delay->failures < DELAY_DOUBLINGS ? delay->failures : DELAY_DOUBLINGS;
+
+    return delay->failures && memcmp(delay->ip, ip, sizeof(ip)) == 0
+           && now - delay->last < DELAY_FIRST << (doublings - 1);
+}
+
+void nssmtpd_state_forgive(const apr_sockaddr_t *addr)
+{
+    unsigned char ip[16];
+    delay_t *delay = delay_of(addr, ip);
+
+    if (memcmp(delay->ip, ip, sizeof(ip)) == 0) {
+        delay->failures = 0;
     }
 }
 

@@ -22,6 +22,12 @@ int nssmtpd_state_open(const apr_sockaddr_t *addr, apr_uint32_t host, apr_int64_
 /* Gives a slot back; NSSMTPD_NO_SLOT is allowed. */
 void nssmtpd_state_close(int slot);
 
+/* Wrong passwords from an address: each doubles the time until the next try is looked at.
+ * The table forgets an address after ten quiet minutes, or when it is full. */
+void nssmtpd_state_delay(const apr_sockaddr_t *addr, apr_time_t now);
+int nssmtpd_state_is_delayed(const apr_sockaddr_t *addr, apr_time_t now);
+void nssmtpd_state_forgive(const apr_sockaddr_t *addr);
+
 /* Gives back all slots of a child that is gone. In the parent. */
 void nssmtpd_state_reap(pid_t pid);
 

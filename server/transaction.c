@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "server/body.h"
+#include "server/phase.h"
 #include "smtp/limits.h"
 
 APLOG_USE_MODULE(nssmtpd);
@@ -38,6 +39,7 @@ static request_rec *make_request(nssmtpd_session_t *session)
     r->assbackwards = 1;
     r->useragent_addr = session->c->client_addr;
     r->useragent_ip = session->c->client_ip;
+    r->user = session->user;
     if (session->dialogue.helo) {
         apr_table_set(r->subprocess_env, "SMTP_HELO", session->dialogue.helo);
     }
@@ -126,6 +128,11 @@ static const char *lower_domain(apr_pool_t *p, smtp_span_t domain)
     return name;
 }
 
+static int may_relay(const nssmtpd_session_t *session)
+{
+    return session->trusted || session->user;
+}
+
 /* Where a recipient goes whom this client may address, or NULL. */
 static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
                                         const smtp_address_t *address)
@@ -134,13 +141,13 @@ static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
     const char *domain = lower_domain(session->mail->t.r->pool, address->domain);
     const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
 
-    if (session->trusted && conf->relay) {
+    if (may_relay(session) && conf->relay) {
         return conf->relay;
     }
     if (address->domain.n == 0) { /* RFC 5321 4.5.1: postmaster is always heard */
         return conf->relay ? conf->relay : APR_ARRAY_IDX(conf->domains, 0, nssmtpd_domain_t).route;
     }
-    if (!listed || (!session->trusted && smtp_address_is_routed(address))) {
+    if (!listed || (!may_relay(session) && smtp_address_is_routed(address))) {
         return NULL;
     }
     return listed->route ? listed->route : conf->relay;
@@ -186,9 +193,12 @@ const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
     nssmtpd_rcpt_t rcpt = make_rcpt(mail->t.r->pool, &session->dialogue.address);
     const smtp_reply_t *reply;
 
-    mail->t.route = route;
-    mail->t.offered = 1;
-    reply = route->delivery->rcpt(&mail->t, &rcpt);
+    reply = nssmtpd_phase_authorize(session, "rcpt", rcpt.address);
+    if (!reply) {
+        mail->t.route = route;
+        mail->t.offered = 1;
+        reply = route->delivery->rcpt(&mail->t, &rcpt);
+    }
     if (!reply || smtp_reply_is_positive(reply)) {
         APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
         mail->outcome = NULL;

@@ -69,12 +69,27 @@ static const smtp_reply_t *out_of_order(const smtp_dialogue_t *d)
     case SMTP_STATE_READY:
         return smtp_reply(SMTP_REPLY_NEED_MAIL);
     default:
-        if (smtp_dialogue_is_verb(d, "MAIL")) {
+        if (!smtp_dialogue_is_verb(d, "DATA")) {
             return smtp_reply(SMTP_REPLY_NESTED_MAIL);
         }
         return smtp_reply(d->state == SMTP_STATE_MAIL ? SMTP_REPLY_NEED_RCPT
                                                       : SMTP_REPLY_NO_VALID_RCPT);
     }
+}
+
+static int is_auth_line(const smtp_dialogue_t *d, const char *line, apr_size_t n)
+{
+    return d->sasl.mechanism || (n >= 5 && smtp_span_is((smtp_span_t){ line, 5 }, "AUTH "));
+}
+
+/* RFC 4954 4: responses, and AUTH with a first one, are longer than other commands. */
+static apr_size_t line_max(const smtp_dialogue_t *d, const char *line, apr_size_t n)
+{
+    apr_size_t max = d->offer->max_line;
+
+    return d->can_auth && max < SMTP_AUTH_LINE_MAX && is_auth_line(d, line, n)
+               ? SMTP_AUTH_LINE_MAX
+               : max;
 }
 
 /* Of a line that is too long the beginning is there. A browser must not get past its
@@ -87,7 +102,8 @@ static const smtp_reply_t *run_long_command(smtp_dialogue_t *d, smtp_span_t line
     smtp_command_parse(&cmd, (smtp_span_t){ line.p, d->offer->max_line });
     verb = smtp_verbs_find(cmd.verb);
     if (!verb || !(verb->flags & SMTP_VERB_FATAL)) {
-        return smtp_reply(SMTP_REPLY_LINE_TOO_LONG);
+        return smtp_reply(is_auth_line(d, line.p, line.n) ? SMTP_REPLY_AUTH_LINE_TOO_LONG
+                                                          : SMTP_REPLY_LINE_TOO_LONG);
     }
     d->verb = verb;
     return verb->handler(d);
@@ -100,7 +116,7 @@ static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
 
     d->verb = NULL;
     d->argument = (smtp_span_t){ line.p, 0 };
-    if (line.n > d->offer->max_line) {
+    if (line.n > line_max(d, line.p, line.n)) {
         return run_long_command(d, line);
     }
     if (smtp_command_parse(&cmd, line) != SMTP_OK) {
@@ -109,6 +125,9 @@ static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
     d->argument = cmd.args;
     if (!(d->verb = smtp_verbs_find(cmd.verb))) {
         return smtp_reply(SMTP_REPLY_UNKNOWN_COMMAND);
+    }
+    if (d->need_tls && !d->has_tls && !(d->verb->flags & SMTP_VERB_CLEAR)) {
+        return smtp_reply(SMTP_REPLY_NEED_TLS);
     }
     if (!(d->verb->states & d->state)) {
         return out_of_order(d);
@@ -123,9 +142,24 @@ static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
     return d->verb->handler(d);
 }
 
+/* A line of an AUTH exchange; what it says goes nowhere but to the exchange. */
+static const smtp_reply_t *run_response(smtp_dialogue_t *d, smtp_span_t line)
+{
+    const smtp_reply_t *reply;
+
+    if (line.n > SMTP_AUTH_LINE_MAX) {
+        smtp_sasl_end(&d->sasl);
+        return smtp_reply(SMTP_REPLY_AUTH_LINE_TOO_LONG);
+    }
+    if (!(reply = smtp_sasl_respond(&d->sasl, line, d->out->bucket_alloc))) {
+        d->event = SMTP_EVENT_AUTH;
+    }
+    return reply;
+}
+
 static smtp_event_e take_command(smtp_dialogue_t *d, smtp_span_t line)
 {
-    const smtp_reply_t *reply = run_command(d, line);
+    const smtp_reply_t *reply = d->sasl.mechanism ? run_response(d, line) : run_command(d, line);
 
     if (reply) {
         put_counted(d, reply);
@@ -138,26 +172,53 @@ static smtp_event_e take_command(smtp_dialogue_t *d, smtp_span_t line)
 static void free_line(smtp_dialogue_t *d)
 {
     if (d->line) {
+        explicit_bzero(d->line, d->line_len); /* it may hold a password */
         apr_bucket_free(d->line);
     }
     d->line = NULL;
-    d->line_len = 0;
+    d->line_len = d->line_size = 0;
     d->line_done = 0;
+}
+
+/* Memory for the line in hand, of which n more octets come; returns its size. An AUTH line
+ * shows itself by its first octets only. */
+static apr_size_t grow_line(smtp_dialogue_t *d, const char *data, apr_size_t n)
+{
+    char head[5], *line;
+    apr_size_t had = d->line_len < sizeof(head) ? d->line_len : sizeof(head);
+    apr_size_t more = n < sizeof(head) - had ? n : sizeof(head) - had;
+    apr_size_t size;
+
+    if (had) {
+        memcpy(head, d->line, had);
+    }
+    memcpy(head + had, data, more);
+    size = line_max(d, head, had + more) + 2;
+
+    if (d->line_size >= size) {
+        return d->line_size;
+    }
+    line = apr_bucket_alloc(size, d->out->bucket_alloc);
+    if (d->line) {
+        memcpy(line, d->line, d->line_len);
+        apr_bucket_free(d->line);
+    }
+    d->line = line;
+    d->line_size = size;
+    return size;
 }
 
 /* Keeps a part of a line until the rest comes. One octet beyond the longest line and
  * its CR suffices to know that it is too long; behind that only the last one matters. */
 static void keep(smtp_dialogue_t *d, const char *data, apr_size_t n)
 {
-    apr_size_t size = d->offer->max_line + 2;
-    apr_size_t fits = n < size - d->line_len ? n : size - d->line_len;
+    apr_size_t size, fits;
 
     if (!n) {
         return;
     }
-    if (!d->line) {
-        d->line = apr_bucket_alloc(size, d->out->bucket_alloc);
-    }
+    size = grow_line(d, data, n);
+    fits = n < size - d->line_len ? n : size - d->line_len;
     memcpy(d->line + d->line_len, data, fits);
     d->line_len += fits;
     if (fits < n) {
@@ -280,6 +341,30 @@ static void answer_helo(smtp_dialogue_t *d, const smtp_reply_t *reply)
     d->last_code = 250;
 }
 
+/* 220 was said: TLS begins behind it. Anything else leaves all as it was. */
+static void answer_starttls(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    if (!reply) {
+        smtp_reply_put(d->out, smtp_reply(SMTP_REPLY_START_TLS));
+        d->state = SMTP_STATE_NEW;
+        return;
+    }
+    put_counted(d, reply);
+}
+
+static void answer_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    enum { FAILURES_MAX = 3 };
+
+    smtp_sasl_end(&d->sasl);
+    reply = reply ? reply : smtp_reply(SMTP_REPLY_AUTHENTICATED);
+    d->authenticated = smtp_reply_is_positive(reply);
+    put_counted(d, reply);
+    if (reply->code == 535 && ++d->auth_failures == FAILURES_MAX) {
+        put(d, smtp_reply(SMTP_REPLY_TOO_MANY_FAILURES));
+    }
+}
+
 static void answer_mail(smtp_dialogue_t *d, const smtp_reply_t *reply)
 {
     reply = reply ? reply : smtp_reply(SMTP_REPLY_SENDER_OK);
@@ -323,11 +408,14 @@ static void answer_end(smtp_dialogue_t *d, const smtp_reply_t *reply)
     if (smtp_reply_is_positive(reply)) {
         d->errors = d->idle_commands = 0;
     }
-    put_counted(d, reply);
+    d->errors += is_error(reply); /* but what is said of a mail is always said */
+    put(d, reply);
 }
 
 static void (*const answers[])(smtp_dialogue_t *d, const smtp_reply_t *reply) = {
     [SMTP_EVENT_HELO] = answer_helo,
+    [SMTP_EVENT_STARTTLS] = answer_starttls,
+    [SMTP_EVENT_AUTH] = answer_auth,
     [SMTP_EVENT_MAIL] = answer_mail,
     [SMTP_EVENT_RCPT] = answer_rcpt,
     [SMTP_EVENT_DATA] = answer_data,
@@ -342,10 +430,19 @@ void smtp_dialogue_answer(smtp_dialogue_t *d, const smtp_reply_t *reply)
     answers[event](d, reply);
 }
 
+void smtp_dialogue_restart(smtp_dialogue_t *d, const smtp_offer_t *offer)
+{
+    smtp_dialogue_end(d);
+    d->offer = offer;
+    d->state = SMTP_STATE_NEW;
+    d->extended = d->authenticated = 0;
+}
+
 void smtp_dialogue_end(smtp_dialogue_t *d)
 {
     free_line(d);
     free_helo(d);
+    smtp_sasl_end(&d->sasl);
 }
 
 int smtp_dialogue_ends_in_quit(const char *data, apr_size_t n)

@@ -13,6 +13,7 @@
 #include "smtp/command.h"
 #include "smtp/dot.h"
 #include "smtp/reply.h"
+#include "smtp/sasl.h"
 
 /* How far the session is; exactly one at a time. Bits, for the verbs' masks. */
 enum {
@@ -34,6 +35,8 @@ typedef enum smtp_event_e {
     SMTP_EVENT_CLOSE,   /* the session is over: close once the output is written */
     /* from here on smtp_dialogue_answer() is owed */
     SMTP_EVENT_HELO,    /* EHLO or HELO; d->argument is the name */
+    SMTP_EVENT_STARTTLS, /* may TLS begin, behind a 220? */
+    SMTP_EVENT_AUTH,    /* d->sasl holds user and password */
     SMTP_EVENT_MAIL,    /* d->mail is set */
     SMTP_EVENT_RCPT,    /* d->address is set */
     SMTP_EVENT_DATA,    /* at least one recipient: may the message come? */
@@ -72,8 +75,10 @@ typedef struct smtp_dialogue_t {
     };
     char *helo;                  /* name that EHLO or HELO gave; NULL before */
     char *line;                  /* a partial command line; NULL when there is none */
-    apr_size_t line_len;
+    apr_size_t line_len, line_size;
     smtp_dot_t dot;
+    smtp_sasl_t sasl;
+    int auth_failures;
     int errors, idle_commands, rcpts, rcpt_commands;
     const smtp_reply_t *farewell; /* the reply that closed the session; NULL before */
     short last_code;             /* of the last reply */
@@ -82,12 +87,19 @@ typedef struct smtp_dialogue_t {
     unsigned extended : 1;       /* EHLO, not HELO */
     unsigned normalize : 1;      /* repair bare LF in message data */
     unsigned need_helo : 1;      /* MAIL before EHLO is refused */
+    unsigned can_tls : 1;        /* STARTTLS is offered */
+    unsigned need_tls : 1;       /* little else than STARTTLS is taken before TLS */
+    unsigned has_tls : 1;        /* TLS is active */
+    unsigned can_auth : 1;       /* AUTH is offered, inside TLS */
+    unsigned auth_in_clear : 1;  /* and outside of it */
+    unsigned authenticated : 1;
     unsigned line_done : 1;      /* line holds a command that was handed out */
 } smtp_dialogue_t;
 
 /* Starts a session and greets. out must live as long as the dialogue; its bucket
- * allocator also holds what little the dialogue keeps. Flags normalize and
- * need_helo are the caller's to set before, in the zeroed structure. */
+ * allocator also holds what little the dialogue keeps. The flags normalize, need_..,
+ * can_.., has_tls and auth_in_clear are the caller's to set before, in the zeroed
+ * structure. */
 void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out);
 
 /* Takes input from *at on until there is an event. Call until SMTP_EVENT_MORE;
@@ -98,6 +110,10 @@ smtp_event_e smtp_dialogue_next(smtp_dialogue_t *d, const char **at, const char 
  * state by the reply's class: a transaction lives exactly while state is one of
  * SMTP_STATES_TRANSACTION. A reply of 421 ends the session. */
 void smtp_dialogue_answer(smtp_dialogue_t *d, const smtp_reply_t *reply);
+
+/* TLS has begun, maybe for another host: everything learnt before is forgotten (RFC 3207
+ * 4.2) and nothing is said. The caller sets the flags anew before. */
+void smtp_dialogue_restart(smtp_dialogue_t *d, const smtp_offer_t *offer);
 
 /* Says reply unasked and ends the session: timeouts, shutdown. */
 void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply);

@@ -8,6 +8,7 @@
 #define SMTP_PATH_MAX 256                /* with its angle brackets, RFC 5321 4.5.3.1.3 */
 #define SMTP_DOMAIN_MAX 255              /* RFC 5321 4.5.3.1.2 */
 #define SMTP_LABEL_MAX 63                /* RFC 1035 2.3.4 */
+#define SMTP_AUTH_LINE_MAX 12288         /* without CRLF, RFC 4954 4 */
 #define SMTP_PARAMS_MAX 16               /* ESMTP parameters of one command */
 #define SMTP_REPLY_LINE_MAX 512          /* a line we send, with CRLF, RFC 5321 4.5.3.1.5 */
 #define SMTP_REPLY_LINES_MAX 100         /* lines of one reply, either direction */

@@ -1,5 +1,6 @@
 /* The verb table and what each verb makes of its arguments. RFC 5321 4.1 (commands),
- * 1870 (SIZE), 6152 (8BITMIME), 2920 (PIPELINING), 2034 (ENHANCEDSTATUSCODES).
+ * 1870 (SIZE), 6152 (8BITMIME), 2920 (PIPELINING), 2034 (ENHANCEDSTATUSCODES),
+ * 3207 (STARTTLS), 4954 (AUTH).
  * A verb is a row and a function; so is a parameter, and a capability is a row.
  */
 #include "smtp/verbs.h"
@@ -60,9 +61,20 @@ typedef struct param_row_t {
     const smtp_reply_t *(*take)(smtp_dialogue_t *d, smtp_span_t value); /* NULL reply: fine */
 } param_row_t;
 
+/* RFC 4954 5: an address in xtext or "<>". Who submitted the mail elsewhere is nobody's
+ * word here, so it is taken and dropped. */
+static const smtp_reply_t *param_auth(smtp_dialogue_t *d, smtp_span_t value)
+{
+    if (!d->can_auth) {
+        return smtp_reply(SMTP_REPLY_PARAM_UNKNOWN);
+    }
+    return value.p && value.n ? NULL : smtp_reply(SMTP_REPLY_PARAM_VALUE);
+}
+
 static const param_row_t mail_params[] = {
     { "SIZE", param_size },
     { "BODY", param_body },
+    { "AUTH", param_auth },
     { NULL, NULL }
 };
 
@@ -181,6 +193,49 @@ static const smtp_reply_t *verb_not_offered(smtp_dialogue_t *d)
     return smtp_reply(SMTP_REPLY_NOT_OFFERED);
 }
 
+static const smtp_reply_t *verb_starttls(smtp_dialogue_t *d)
+{
+    if (d->has_tls) {
+        return smtp_reply(SMTP_REPLY_TLS_ACTIVE);
+    }
+    if (!d->can_tls) {
+        return smtp_reply(SMTP_REPLY_NOT_OFFERED);
+    }
+    d->event = SMTP_EVENT_STARTTLS;
+    return NULL;
+}
+
+static int may_auth(const smtp_dialogue_t *d)
+{
+    return d->can_auth && (d->has_tls || d->auth_in_clear);
+}
+
+static const smtp_reply_t *verb_auth(smtp_dialogue_t *d)
+{
+    const smtp_reply_t *reply;
+
+    if (!d->can_auth) {
+        return smtp_reply(SMTP_REPLY_NOT_OFFERED);
+    }
+    if (d->authenticated) {
+        return smtp_reply(SMTP_REPLY_AUTH_DONE);
+    }
+    if (!may_auth(d)) {
+        return smtp_reply(SMTP_REPLY_NEED_TLS_FOR_AUTH);
+    }
+    if (d->state != SMTP_STATE_READY) {
+        return smtp_reply(d->state == SMTP_STATE_NEW ? SMTP_REPLY_NEED_HELO
+                                                     : SMTP_REPLY_NESTED_MAIL);
+    }
+    if (!d->argument.n) {
+        return smtp_reply(SMTP_REPLY_ARGUMENT_MISSING);
+    }
+    if (!(reply = smtp_sasl_start(&d->sasl, d->argument, d->out->bucket_alloc))) {
+        d->event = SMTP_EVENT_AUTH;
+    }
+    return reply;
+}
+
 /* A browser that is made to speak to this port must not get a command through: ALPACA. */
 static const smtp_reply_t *verb_http(smtp_dialogue_t *d)
 {
@@ -191,31 +246,31 @@ static const smtp_reply_t *verb_http(smtp_dialogue_t *d)
 static const smtp_reply_t *verb_help(smtp_dialogue_t *d);
 
 static const smtp_verb_t verbs[] = {
-    { "EHLO", ANY, SMTP_VERB_IDLE, verb_helo },
-    { "HELO", ANY, SMTP_VERB_IDLE, verb_helo },
+    { "EHLO", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR, verb_helo },
+    { "HELO", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR, verb_helo },
+    { "STARTTLS", ANY, SMTP_VERB_BARE | SMTP_VERB_CLEAR, verb_starttls },
+    { "AUTH", ANY, 0, verb_auth },
     { "MAIL", SMTP_STATE_READY, 0, verb_mail },
     { "RCPT", SMTP_STATE_MAIL | SMTP_STATE_REFUSED | SMTP_STATE_RCPT, 0, verb_rcpt },
     { "DATA", SMTP_STATE_RCPT, SMTP_VERB_BARE, verb_data },
-    { "RSET", ANY, SMTP_VERB_IDLE | SMTP_VERB_BARE, verb_rset },
-    { "NOOP", ANY, SMTP_VERB_IDLE, verb_noop },
+    { "RSET", ANY, SMTP_VERB_IDLE | SMTP_VERB_BARE | SMTP_VERB_CLEAR, verb_rset },
+    { "NOOP", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR, verb_noop },
     { "VRFY", ANY, SMTP_VERB_IDLE, verb_vrfy },
     { "HELP", ANY, SMTP_VERB_IDLE, verb_help },
-    { "QUIT", ANY, 0, verb_quit },
+    { "QUIT", ANY, SMTP_VERB_CLEAR, verb_quit },
     { "EXPN", ANY, SMTP_VERB_IDLE, verb_not_offered },
-    { "STARTTLS", ANY, 0, verb_not_offered },
-    { "AUTH", ANY, 0, verb_not_offered },
     { "BDAT", ANY, 0, verb_not_offered },
     { "ETRN", ANY, 0, verb_not_offered },
     { "TURN", ANY, 0, verb_not_offered },
     { "SEND", ANY, 0, verb_not_offered },
     { "SOML", ANY, 0, verb_not_offered },
     { "SAML", ANY, 0, verb_not_offered },
-    { "GET", ANY, SMTP_VERB_FATAL, verb_http },
-    { "POST", ANY, SMTP_VERB_FATAL, verb_http },
-    { "PUT", ANY, SMTP_VERB_FATAL, verb_http },
-    { "HEAD", ANY, SMTP_VERB_FATAL, verb_http },
-    { "OPTIONS", ANY, SMTP_VERB_FATAL, verb_http },
-    { "CONNECT", ANY, SMTP_VERB_FATAL, verb_http },
+    { "GET", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "POST", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "PUT", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "HEAD", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "OPTIONS", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "CONNECT", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
     { NULL, 0, 0, NULL }
 };
 
@@ -255,8 +310,15 @@ int smtp_dialogue_is_verb(const smtp_dialogue_t *d, const char *name)
 
 typedef struct capability_t {
     const char *keyword;
+    int (*when)(const smtp_dialogue_t *d);           /* NULL: always */
     apr_int64_t (*number)(const smtp_dialogue_t *d); /* what follows it; NULL: nothing */
+    const char *words;                               /* likewise */
 } capability_t;
+
+static int may_starttls(const smtp_dialogue_t *d)
+{
+    return d->can_tls && !d->has_tls;
+}
 
 static apr_int64_t max_size(const smtp_dialogue_t *d)
 {
@@ -264,12 +326,14 @@ static apr_int64_t max_size(const smtp_dialogue_t *d)
 }
 
 static const capability_t capabilities[] = {
-    { "PIPELINING", NULL },
-    { "SIZE", max_size },
-    { "8BITMIME", NULL },
-    { "ENHANCEDSTATUSCODES", NULL },
-    { "HELP", NULL },
-    { NULL, NULL }
+    { "PIPELINING", NULL, NULL, NULL },
+    { "SIZE", NULL, max_size, NULL },
+    { "STARTTLS", may_starttls, NULL, NULL },
+    { "AUTH", may_auth, NULL, smtp_sasl_mechanisms },
+    { "8BITMIME", NULL, NULL, NULL },
+    { "ENHANCEDSTATUSCODES", NULL, NULL, NULL },
+    { "HELP", NULL, NULL, NULL },
+    { NULL, NULL, NULL, NULL }
 };
 
 void smtp_verbs_put_capabilities(smtp_dialogue_t *d)
@@ -280,9 +344,15 @@ void smtp_verbs_put_capabilities(smtp_dialogue_t *d)
     const capability_t *row;
 
     for (row = capabilities; d->extended && row->keyword; row++) {
+        if (row->when && !row->when(d)) {
+            continue;
+        }
         n += apr_snprintf(text + n, sizeof(text) - n, "\n%s", row->keyword);
         if (row->number) {
             n += apr_snprintf(text + n, sizeof(text) - n, " %" APR_INT64_T_FMT, row->number(d));
+        }
+        if (row->words) {
+            n += apr_snprintf(text + n, sizeof(text) - n, " %s", row->words);
         }
     }
     smtp_reply_put(d->out, &reply);

@@ -1,0 +1,256 @@
+/* What a session answers to each event of its dialogue, and when it waits. Nothing here
+ * blocks on the client; what may block on others takes a place for it first. RFC 5321
+ * 4.5.3.2 (timeouts), 3207 (STARTTLS).
+ */
+#include "server/answers.h"
+
+#include <http_log.h>
+
+#include "server/auth.h"
+#include "server/connection.h"
+#include "server/phase.h"
+#include "server/registry.h"
+#include "server/transaction.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+/* Octets a second below which message data is too slow to wait for: the deadline of data=
+ * moves on with what has come, so that a large message over a slow line has its time. */
+#define DATA_RATE 500
+
+static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
+{
+    return apr_time_from_sec(session->conf->timeout[which]);
+}
+
+/* Waiting */
+
+static nssmtpd_wait_e wait_for_write(nssmtpd_session_t *session)
+{
+    if (!session->deadline) {
+        session->deadline = apr_time_now() + timeout_of(session, NSSMTPD_TIMEOUT_COMMAND);
+    }
+    return NSSMTPD_WAIT_WRITE;
+}
+
+nssmtpd_wait_e nssmtpd_answers_send(nssmtpd_session_t *session)
+{
+    apr_status_t rv = nssmtpd_connection_send(session);
+
+    if (rv == APR_EAGAIN) {
+        return wait_for_write(session);
+    }
+    return rv == APR_SUCCESS ? NSSMTPD_GO_ON : NSSMTPD_CLOSE;
+}
+
+/* A deadline is for a whole command or message: what trickles in does not move it. */
+nssmtpd_wait_e nssmtpd_answers_wait(nssmtpd_session_t *session)
+{
+    const nssmtpd_mail_t *mail = session->mail;
+
+    if (session->dialogue.state == SMTP_STATE_DATA) {
+        session->deadline = mail->data_started + timeout_of(session, NSSMTPD_TIMEOUT_DATA)
+                            + apr_time_from_sec(mail->spool->length / DATA_RATE);
+    }
+    else if (!session->deadline) {
+        session->deadline = apr_time_now() + timeout_of(session, NSSMTPD_TIMEOUT_COMMAND);
+    }
+    if (mail && mail->t.offered) {
+        mail->t.route->delivery->idle(&session->mail->t);
+    }
+    return NSSMTPD_WAIT_READ;
+}
+
+/* Events */
+
+static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
+{
+    nssmtpd_wait_e wait = nssmtpd_answers_send(session);
+    apr_status_t rv;
+
+    if (wait != NSSMTPD_GO_ON) {
+        return wait;
+    }
+    rv = nssmtpd_connection_read(session);
+    if (rv == APR_EAGAIN) {
+        return nssmtpd_answers_wait(session);
+    }
+    if (rv != APR_SUCCESS) {
+        session->eof = 1;
+        return NSSMTPD_CLOSE;
+    }
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_command(nssmtpd_session_t *session)
+{
+    if (smtp_dialogue_is_verb(&session->dialogue, "MAIL")) {
+        nssmtpd_transaction_log_refused(session, 1);
+    }
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_helo(nssmtpd_session_t *session)
+{
+    smtp_dialogue_answer(&session->dialogue, NULL);
+    return NSSMTPD_GO_ON;
+}
+
+/* RFC 3207 4.2 and CVE-2011-0411: nothing that came in plaintext behind STARTTLS may count
+ * as said inside TLS. A client that sends on before our 220 is no client. */
+static int has_more_input(nssmtpd_session_t *session)
+{
+    apr_off_t n = 0;
+
+    nssmtpd_connection_read(session);
+    apr_brigade_length(session->in, 1, &n);
+    return n > (apr_off_t)session->in_taken;
+}
+
+static nssmtpd_wait_e on_starttls(nssmtpd_session_t *session)
+{
+    if (has_more_input(session)) {
+        smtp_dialogue_answer(&session->dialogue, smtp_reply(SMTP_REPLY_BEHIND_STARTTLS));
+        return NSSMTPD_GO_ON;
+    }
+    smtp_dialogue_answer(&session->dialogue, NULL);
+    session->tls = NSSMTPD_STARTING;
+    return nssmtpd_answers_send(session);
+}
+
+static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
+{
+    nssmtpd_transaction_begin(session);
+    session->mail->outcome = nssmtpd_phase_authorize(session, "mail", NULL);
+    smtp_dialogue_answer(&session->dialogue, session->mail->outcome);
+    return NSSMTPD_GO_ON;
+}
+
+/* Takes a place for work that blocks. GO_ON: taken, or *refusal is set because it took too
+ * long. WAIT_BUSY: later. */
+static nssmtpd_wait_e enter_work(nssmtpd_session_t *session, int blocks,
+                                 const smtp_reply_t **refusal)
+{
+    apr_time_t now;
+
+    *refusal = NULL;
+    if (!blocks || nssmtpd_registry_enter_work(session->conf->max_busy)) {
+        session->queued = 0;
+        return NSSMTPD_GO_ON;
+    }
+    now = apr_time_now();
+    if (!session->queued) {
+        session->queued = now;
+    }
+    if (now - session->queued < timeout_of(session, NSSMTPD_TIMEOUT_CONNECT)) {
+        session->deadline = 0;
+        return NSSMTPD_WAIT_BUSY;
+    }
+    session->queued = 0;
+    *refusal = smtp_reply(SMTP_REPLY_BUSY);
+    ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
+                  "NS0024: no thread came free for a client in time (SmtpdMaxBusy)");
+    return NSSMTPD_GO_ON;
+}
+
+static void leave_work(int blocks)
+{
+    if (blocks) {
+        nssmtpd_registry_leave_work();
+    }
+}
+
+static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
+{
+    const smtp_reply_t *reply;
+    nssmtpd_wait_e wait = enter_work(session, 1, &reply);
+
+    if (wait != NSSMTPD_GO_ON) {
+        return wait;
+    }
+    if (reply) {
+        reply = smtp_reply(SMTP_REPLY_AUTH_FAULT);
+    }
+    else {
+        reply = nssmtpd_auth_check(session);
+        leave_work(1);
+    }
+    smtp_dialogue_answer(&session->dialogue, reply);
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
+{
+    const smtp_reply_t *reply = NULL;
+    const nssmtpd_route_t *route = nssmtpd_transaction_route(session, &reply);
+
+    if (route) {
+        nssmtpd_wait_e wait = enter_work(session, route->delivery->blocks, &reply);
+
+        if (wait != NSSMTPD_GO_ON) {
+            return wait;
+        }
+        if (!reply) {
+            reply = nssmtpd_transaction_rcpt(session, route);
+            leave_work(route->delivery->blocks);
+        }
+    }
+    smtp_dialogue_answer(&session->dialogue, reply);
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_data(nssmtpd_session_t *session)
+{
+    nssmtpd_transaction_data(session);
+    smtp_dialogue_answer(&session->dialogue, NULL);
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_content(nssmtpd_session_t *session)
+{
+    nssmtpd_transaction_content(session, session->dialogue.content);
+    return NSSMTPD_GO_ON;
+}
+
+static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
+{
+    const nssmtpd_route_t *route = session->mail->t.route;
+    const smtp_reply_t *reply = nssmtpd_transaction_check(session);
+
+    if (!reply) {
+        nssmtpd_wait_e wait = enter_work(session, route->delivery->blocks, &reply);
+
+        if (wait != NSSMTPD_GO_ON) {
+            return wait;
+        }
+        if (!reply) {
+            reply = nssmtpd_transaction_deliver(session);
+            leave_work(route->delivery->blocks);
+        }
+    }
+    session->mail->outcome = reply;
+    smtp_dialogue_answer(&session->dialogue, reply);
+    /* Nothing between the relay's word and ours: the log comes after it is on its way. */
+    return nssmtpd_answers_send(session);
+}
+
+static nssmtpd_wait_e on_close(nssmtpd_session_t *session)
+{
+    nssmtpd_wait_e wait = nssmtpd_answers_send(session);
+
+    return wait == NSSMTPD_GO_ON ? NSSMTPD_CLOSE : wait;
+}
+
+static nssmtpd_wait_e (*const answers[])(nssmtpd_session_t *session) = {
+    [SMTP_EVENT_MORE] = on_more,       [SMTP_EVENT_COMMAND] = on_command,
+    [SMTP_EVENT_CONTENT] = on_content, [SMTP_EVENT_CLOSE] = on_close,
+    [SMTP_EVENT_HELO] = on_helo,       [SMTP_EVENT_STARTTLS] = on_starttls,
+    [SMTP_EVENT_AUTH] = on_auth,       [SMTP_EVENT_MAIL] = on_mail,
+    [SMTP_EVENT_RCPT] = on_rcpt,       [SMTP_EVENT_DATA] = on_data,
+    [SMTP_EVENT_END] = on_end
+};
+
+nssmtpd_wait_e nssmtpd_answers_give(nssmtpd_session_t *session, smtp_event_e event)
+{
+    return answers[event](session);
+}
