@@ -45,6 +45,8 @@ static void register_hooks(apr_pool_t *p)
     /* Its timeout queues are made of what ours sets. */
     static const char *const mpm[] = { "event.c", "mod_watchdog.c", NULL };
 
+    /* Its thread looks at our sessions. */
+    static const char *const clock[] = { "mod_watchdog.c", NULL };
     /* It is let in only when TLS begins, and must know of the connection before. */
     static const char *const ssl[] = { "mod_ssl.c", NULL };
 
@@ -54,7 +56,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_child_init(nssmtpd_connection_child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_init(nssmtpd_connection_child_init, NULL, clock, APR_HOOK_FIRST);
 
     /* A client comes and goes */
     ap_hook_pre_connection(nssmtpd_connection_pre, NULL, ssl, APR_HOOK_MIDDLE);

@@ -1,7 +1,7 @@
-/* Delivery to a relay by SMTP, while the client waits: its envelope goes to the relay as
- * it comes, its message at the end, and the relay's word is the client's reply. RFC 5321
- * 3.3, RFC 2920 (envelope in one batch), RFC 1870, 6152. A relay connection is never a slow
- * client's hostage: too many kept ones are given back and the envelope is said again.
+/* Delivery to a relay by SMTP while the client waits: its envelope goes to the relay as it
+ * comes, its message (message.c) at the end, and the relay's word is the client's reply.
+ * RFC 5321 3.3, RFC 2920 (envelope in one batch), RFC 1870, 6152. A relay connection is
+ * never a slow client's hostage: too many kept ones are given back and said again.
  */
 #include <httpd.h>
 
@@ -9,18 +9,15 @@
 #include <apr_strings.h>
 #include <http_log.h>
 
+#include "relay/message.h"
 #include "relay/register.h"
 #include "relay/route.h"
 #include "relay/upstream.h"
-#include "smtp/dot.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
 /* Replies that are read at least every so many commands, lest both sides only write. */
 #define BATCH_MAX 100
-
-/* RFC 5321 4.5.3.2.6 gives a client ten minutes from its dot to our reply. */
-#define DOT_TO_DOT apr_time_from_sec(540)
 
 /* A mail's state with its relay; t->delivery. */
 typedef struct envelope_t {
@@ -55,10 +52,10 @@ static void give_back(envelope_t *e, int close)
 static int keep(envelope_t *e)
 {
     nssmtpd_relay_t *relay = e->u.relay;
-    apr_uint32_t max = e->u.worker->s->hmax ? e->u.worker->s->hmax : 1;
+    apr_uint32_t max = e->u.worker->s->hmax; /* 0 on prefork: one session, one connection */
 
-    if (!e->u.kept) {
-        if (apr_atomic_inc32(&relay->kept) * 2 >= max) {
+    if (max && !e->u.kept) {
+        if ((apr_atomic_inc32(&relay->kept) + 1) * 2 > max) {
             apr_atomic_dec32(&relay->kept);
             return 0;
         }
@@ -224,7 +221,8 @@ static int say_envelope(envelope_t *e, const nssmtpd_rcpt_t *rcpt, const smtp_re
     if (!e->u.is_stale) {
         return 0;
     }
-    *reply = NULL;
+    *reply = e->mail_refusal = NULL; /* what the dying connection said does not count */
+    e->replay_refused = 0;
     return try_envelope(e, rcpt, 1, reply);
 }
 
@@ -250,175 +248,6 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
     return reply;
 }
 
-/* The message */
-
-static int pass(envelope_t *e, apr_bucket_brigade *bb)
-{
-    nssmtpd_upstream_start_step(&e->u, SMTP_STEP_DOT);
-    return nssmtpd_upstream_pass(&e->u, bb);
-}
-
-/* Stuffs what from holds into to. The buckets stay in from: to refers to their octets. */
-static apr_status_t stuff(smtp_stuff_t *state, apr_bucket_brigade *from, apr_bucket_brigade *to)
-{
-    apr_bucket *b;
-
-    for (b = APR_BRIGADE_FIRST(from); b != APR_BRIGADE_SENTINEL(from); b = APR_BUCKET_NEXT(b)) {
-        const char *at, *end;
-        apr_size_t n;
-        apr_status_t rv = apr_bucket_read(b, &at, &n, APR_BLOCK_READ);
-
-        if (rv != APR_SUCCESS) {
-            return rv;
-        }
-        for (end = at + n; at < end;) {
-            smtp_span_t run;
-
-            smtp_stuff_next(state, &at, end, &run);
-            if (run.n) {
-                APR_BRIGADE_INSERT_TAIL(to, apr_bucket_transient_create(run.p, run.n,
-                                                                        to->bucket_alloc));
-            }
-        }
-    }
-    return APR_SUCCESS;
-}
-
-/* Moves the first octets of the message, at most PIECE, to bb. */
-static apr_status_t next_piece(apr_bucket_brigade *body, apr_bucket_brigade *bb)
-{
-    enum { PIECE = 256 * 1024 };
-    apr_bucket *after;
-    apr_status_t rv = apr_brigade_partition(body, PIECE, &after);
-
-    if (rv != APR_SUCCESS && rv != APR_INCOMPLETE) {
-        return rv;
-    }
-    while (APR_BRIGADE_FIRST(body) != after) {
-        apr_bucket *b = APR_BRIGADE_FIRST(body);
-
-        APR_BUCKET_REMOVE(b);
-        APR_BRIGADE_INSERT_TAIL(bb, b);
-    }
-    return APR_SUCCESS;
-}
-
-/* Everything but the dot, whose octets go to *end. 0: it could not be passed on. A piece at
- * a time, so that a relay that reads slowly meets its deadline. */
-static int send_content(envelope_t *e, apr_bucket_brigade *last, smtp_span_t *end)
-{
-    nssmtpd_transaction_t *t = e->u.t;
-    apr_bucket_brigade *piece = apr_brigade_create(t->r->pool, t->body->bucket_alloc);
-    smtp_stuff_t state;
-
-    smtp_stuff_init(&state);
-    *end = smtp_stuff_end(&state);
-    while (!APR_BRIGADE_EMPTY(t->body)) {
-        if (!APR_BRIGADE_EMPTY(last) && !pass(e, last)) {
-            return 0;
-        }
-        apr_brigade_cleanup(piece);
-        if (next_piece(t->body, piece) != APR_SUCCESS) {
-            return 0;
-        }
-        if (!t->body_has_dots) {
-            APR_BRIGADE_CONCAT(last, piece);
-            continue;
-        }
-        if (stuff(&state, piece, last) != APR_SUCCESS || !pass(e, last)) {
-            return 0;
-        }
-        *end = smtp_stuff_end(&state);
-    }
-    return 1;
-}
-
-static const smtp_reply_t *lost_before_dot(envelope_t *e)
-{
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, e->u.t->r,
-                  "NS0046: %s: relay %s did not take the message's octets; nothing was delivered",
-                  e->u.t->id, e->u.peer);
-    give_back(e, 1);
-    return smtp_reply(SMTP_REPLY_RELAY_LOST);
-}
-
-/* The answer to the dot decides. Lost, it may have been either: the client hears 451 and
- * will send again, which may double the mail but never loses it (RFC 1047). */
-static const smtp_reply_t *hear_outcome(envelope_t *e)
-{
-    nssmtpd_transaction_t *t = e->u.t;
-    const smtp_reply_t *reply;
-    smtp_verdict_e verdict;
-
-    nssmtpd_upstream_start_step(&e->u, SMTP_STEP_DOT);
-    if (e->u.deadline > t->ended + DOT_TO_DOT) {
-        e->u.deadline = t->ended + DOT_TO_DOT;
-    }
-    if (!nssmtpd_upstream_read(&e->u, SMTP_STEP_DOT, &verdict, &reply)) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, t->r,
-                      "NS0047: %s: relay %s may have taken the mail all the same; the client was "
-                      "told to try again", t->id, e->u.peer);
-        return e->u.failure;
-    }
-    e->u.link->in_step = 1;
-    if (verdict == SMTP_VERDICT_FAULT) {
-        nssmtpd_upstream_fault(&e->u, SMTP_STEP_DOT);
-    }
-    if (verdict == SMTP_VERDICT_TAKEN && reply->code != 250) {
-        smtp_reply_t *own = apr_pmemdup(t->r->pool, reply, sizeof(*reply));
-
-        own->code = 250;
-        reply = own;
-    }
-    return reply;
-}
-
-static const smtp_reply_t *send_message(envelope_t *e)
-{
-    nssmtpd_transaction_t *t = e->u.t;
-    apr_bucket_brigade *last = apr_brigade_create(t->r->pool, t->body->bucket_alloc);
-    smtp_span_t dot;
-
-    if (!send_content(e, last, &dot)) {
-        return lost_before_dot(e);
-    }
-    if (nssmtpd_client_is_gone(t)) {
-        give_back(e, 1); /* after 354 the only way not to deliver is to close without the dot */
-        return smtp_reply(SMTP_REPLY_CLIENT_GONE);
-    }
-    APR_BRIGADE_INSERT_TAIL(last, apr_bucket_immortal_create(dot.p, dot.n, last->bucket_alloc));
-    if (!pass(e, last)) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, t->r,
-                      "NS0047: %s: relay %s may have taken the mail all the same; the client was "
-                      "told to try again", t->id, e->u.peer);
-        give_back(e, 1);
-        return smtp_reply(SMTP_REPLY_RELAY_LOST);
-    }
-    return hear_outcome(e);
-}
-
-/* NULL: 354, the message may follow. */
-static const smtp_reply_t *start_data(envelope_t *e)
-{
-    const smtp_reply_t *reply;
-    smtp_verdict_e verdict;
-
-    nssmtpd_upstream_start_step(&e->u, SMTP_STEP_DATA);
-    smtp_client_put(e->u.link->out, SMTP_STEP_DATA, NULL);
-    if (!nssmtpd_upstream_flush(&e->u, SMTP_STEP_DATA)
-        || !nssmtpd_upstream_read(&e->u, SMTP_STEP_DATA, &verdict, &reply)) {
-        return e->u.failure;
-    }
-    if (verdict == SMTP_VERDICT_TAKEN) {
-        return NULL;
-    }
-    e->u.link->in_step = 1;
-    if (verdict == SMTP_VERDICT_FAULT) {
-        nssmtpd_upstream_fault(&e->u, SMTP_STEP_DATA);
-    }
-    return reply;
-}
-
 static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
 {
     envelope_t *e = envelope_of(t);
@@ -440,8 +269,7 @@ static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
     if (t->body_is_8bit && !(e->u.link->client.capabilities & SMTP_CAN_8BITMIME)) {
         return smtp_reply(SMTP_REPLY_NEED_7BIT);
     }
-    reply = start_data(e);
-    return reply ? reply : send_message(e);
+    return nssmtpd_message_send(&e->u);
 }
 
 static void idle(nssmtpd_transaction_t *t)

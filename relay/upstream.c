@@ -17,6 +17,11 @@ APLOG_USE_MODULE(nssmtpd);
 #define FUNCTION "SMTP" /* how mod_proxy names us in its log */
 #define LINK_KEY "nssmtpd-link"
 
+/* RFC 5321 4.5.3.2.6 gives a client ten minutes from its dot to our reply; of ours, the
+ * last part is kept for the relay's answer: a dot that nobody waits for doubles the mail. */
+#define DOT_TO_DOT apr_time_from_sec(540)
+#define DOT_RESERVE apr_time_from_sec(30)
+
 /* Failures */
 
 /* The connection is of no use any more and nothing was delivered over it. Always 0. */
@@ -29,7 +34,7 @@ static int fail(nssmtpd_upstream_t *u, smtp_reply_e reply)
 
 static int lost(nssmtpd_upstream_t *u, smtp_step_e step, apr_status_t rv)
 {
-    if (u->link->used && !APR_STATUS_IS_TIMEUP(rv)) {
+    if (u->link->used && step < SMTP_STEP_DATA && !APR_STATUS_IS_TIMEUP(rv)) {
         u->is_stale = 1; /* as relays close idle connections: no news for the log */
         return fail(u, SMTP_REPLY_RELAY_LOST);
     }
@@ -63,6 +68,14 @@ static nssmtpd_timeout_e timeout_of(smtp_step_e step)
 void nssmtpd_upstream_start_step(nssmtpd_upstream_t *u, smtp_step_e step)
 {
     u->deadline = apr_time_now() + nssmtpd_timeout(u->t->r->server, timeout_of(step));
+    if (u->t->ended && u->deadline > u->t->ended + DOT_TO_DOT) {
+        u->deadline = u->t->ended + DOT_TO_DOT;
+    }
+}
+
+int nssmtpd_upstream_has_time(const nssmtpd_upstream_t *u)
+{
+    return apr_time_now() + DOT_RESERVE < u->t->ended + DOT_TO_DOT;
 }
 
 /* httpd's filters take the socket's timeout for each poll; ours is for all of them. 0: it
@@ -332,8 +345,10 @@ static int open_balanced(nssmtpd_upstream_t *u, int fresh)
             return 1;
         }
         members = balancer ? balancer->workers->nelts : 1;
-        u->worker->s->error_time = apr_time_now();
-        u->worker->s->status |= PROXY_WORKER_IN_ERROR;
+        if (u->failure != smtp_reply(SMTP_REPLY_BUSY)) {
+            u->worker->s->error_time = apr_time_now();
+            u->worker->s->status |= PROXY_WORKER_IN_ERROR;
+        }
     }
     u->failure = u->failure ? u->failure : smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
     return 0;

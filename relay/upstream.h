@@ -43,6 +43,9 @@ int nssmtpd_upstream_open(nssmtpd_upstream_t *u, int fresh);
 /* Starts the clock of a step: what is read and written after it must end in time. */
 void nssmtpd_upstream_start_step(nssmtpd_upstream_t *u, smtp_step_e step);
 
+/* 1 while there is time to send the dot and hear its answer, before the client gives up. */
+int nssmtpd_upstream_has_time(const nssmtpd_upstream_t *u);
+
 /* Writes what is in link->out. 0: the connection is lost, u->failure is set. */
 int nssmtpd_upstream_flush(nssmtpd_upstream_t *u, smtp_step_e step);
 

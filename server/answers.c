@@ -18,6 +18,9 @@ APLOG_USE_MODULE(nssmtpd);
  * moves on with what has come, so that a large message over a slow line has its time. */
 #define DATA_RATE 500
 
+/* A client that never pauses gives way to others after so many reads. */
+#define READS_A_TURN 16
+
 static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
 {
     return apr_time_from_sec(session->conf->timeout[which]);
@@ -55,9 +58,6 @@ nssmtpd_wait_e nssmtpd_answers_wait(nssmtpd_session_t *session)
     else if (!session->deadline) {
         session->deadline = apr_time_now() + timeout_of(session, NSSMTPD_TIMEOUT_COMMAND);
     }
-    if (mail && mail->t.offered) {
-        mail->t.route->delivery->idle(&session->mail->t);
-    }
     return NSSMTPD_WAIT_READ;
 }
 
@@ -70,6 +70,10 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
 
     if (wait != NSSMTPD_GO_ON) {
         return wait;
+    }
+    if (++session->reads > READS_A_TURN) {
+        nssmtpd_answers_wait(session); /* for the deadline */
+        return NSSMTPD_WAIT_BUSY;
     }
     rv = nssmtpd_connection_read(session);
     if (rv == APR_EAGAIN) {
@@ -118,14 +122,6 @@ static nssmtpd_wait_e on_starttls(nssmtpd_session_t *session)
     return nssmtpd_answers_send(session);
 }
 
-static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
-{
-    nssmtpd_transaction_begin(session);
-    session->mail->outcome = nssmtpd_phase_authorize(session, "mail", NULL);
-    smtp_dialogue_answer(&session->dialogue, session->mail->outcome);
-    return NSSMTPD_GO_ON;
-}
-
 /* Takes a place for work that blocks. GO_ON: taken, or *refusal is set because it took too
  * long. WAIT_BUSY: later. */
 static nssmtpd_wait_e enter_work(nssmtpd_session_t *session, int blocks,
@@ -158,6 +154,28 @@ static void leave_work(int blocks)
     if (blocks) {
         nssmtpd_registry_leave_work();
     }
+}
+
+static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
+{
+    const smtp_reply_t *reply;
+    nssmtpd_wait_e wait;
+    int blocks;
+
+    if (!session->mail) { /* or it comes back from waiting for a place */
+        nssmtpd_transaction_begin(session);
+    }
+    blocks = nssmtpd_phase_is_configured(session, "mail");
+    if ((wait = enter_work(session, blocks, &reply)) != NSSMTPD_GO_ON) {
+        return wait;
+    }
+    if (!reply) {
+        reply = nssmtpd_phase_authorize(session, "mail", NULL);
+        leave_work(blocks);
+    }
+    session->mail->outcome = reply;
+    smtp_dialogue_answer(&session->dialogue, reply);
+    return NSSMTPD_GO_ON;
 }
 
 static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
@@ -195,6 +213,7 @@ static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
             leave_work(route->delivery->blocks);
         }
     }
+    nssmtpd_transaction_note(session, reply);
     smtp_dialogue_answer(&session->dialogue, reply);
     return NSSMTPD_GO_ON;
 }
@@ -230,6 +249,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     }
     session->mail->outcome = reply;
     smtp_dialogue_answer(&session->dialogue, reply);
+    session->deadline = 0;
     /* Nothing between the relay's word and ours: the log comes after it is on its way. */
     return nssmtpd_answers_send(session);
 }

@@ -196,29 +196,32 @@ int nssmtpd_check_ports(server_rec *main_server)
 
 /* Listeners */
 
-static int serves(const server_rec *s, const apr_sockaddr_t *bound)
+static int serves(const server_rec *s, const apr_sockaddr_t *bound, int exactly)
 {
     const server_addr_rec *addr;
 
     for (addr = s->addrs; addr; addr = addr->next) {
         if ((addr->host_port == 0 || addr->host_port == bound->port)
             && (apr_sockaddr_equal(addr->host_addr, bound)
-                || apr_sockaddr_is_wildcard(addr->host_addr)
-                || apr_sockaddr_is_wildcard(bound))) {
+                || (!exactly && (apr_sockaddr_is_wildcard(addr->host_addr)
+                                 || apr_sockaddr_is_wildcard(bound))))) {
             return 1;
         }
     }
     return 0;
 }
 
-/* As httpd chooses: a virtual host of the address, else the main server. */
+/* As httpd chooses: a virtual host of just this address, of any, or the main server. */
 static int is_smtp(const ap_listen_rec *lr, const server_rec *main_server)
 {
     const server_rec *s;
+    int exactly;
 
-    for (s = main_server->next; s; s = s->next) {
-        if (serves(s, lr->bind_addr)) {
-            return nssmtpd_config(s)->engine == 1;
+    for (exactly = 1; exactly >= 0; exactly--) {
+        for (s = main_server->next; s; s = s->next) {
+            if (serves(s, lr->bind_addr, exactly)) {
+                return nssmtpd_config(s)->engine == 1;
+            }
         }
     }
     return nssmtpd_config(main_server)->engine == 1;

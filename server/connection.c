@@ -27,6 +27,7 @@ typedef struct connection_t {
 } connection_t;
 
 static int is_async;
+static volatile int child_ends;
 
 static connection_t *connection_of(const conn_rec *c)
 {
@@ -174,7 +175,7 @@ int nssmtpd_connection_has_left(nssmtpd_session_t *session, int *was_reset)
  * tells nobody. */
 static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
 {
-    short events = wait == NSSMTPD_WAIT_WRITE ? POLLOUT : POLLIN, revents;
+    short events = wait == NSSMTPD_WAIT_READ ? POLLIN : POLLOUT, revents;
     int rc = 0;
 
     while (rc <= 0 && nssmtpd_registry_wait(session)) {
@@ -211,6 +212,7 @@ static int drive(nssmtpd_session_t *session)
     for (;;) {
         nssmtpd_wait_e wait = nssmtpd_session_run(session);
 
+        session->wants_write = wait != NSSMTPD_WAIT_READ;
         if (wait == NSSMTPD_CLOSE) {
             nssmtpd_session_end(session);
             if (session->c->cs) {
@@ -242,9 +244,21 @@ int nssmtpd_connection_pre(conn_rec *c, void *csd)
     return OK;
 }
 
+/* The process ends, on prefork maybe in a signal handler: pools of the relays are gone
+ * before those of the clients, and a mutex may be held. There is nothing to tidy up. */
+static apr_status_t note_end(void *unused)
+{
+    (void)unused;
+    child_ends = 1;
+    return APR_SUCCESS;
+}
+
 /* Before the socket is closed and its number given to another. */
 static apr_status_t leave_registry(void *session)
 {
+    if (child_ends) {
+        return APR_SUCCESS;
+    }
     nssmtpd_session_end(session);
     nssmtpd_registry_remove(session);
     return APR_SUCCESS;
@@ -299,7 +313,9 @@ void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
 
     ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async);
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
-    rv = nssmtpd_registry_init(pchild, threads, is_async);
+    child_ends = 0;
+    apr_pool_pre_cleanup_register(pchild, NULL, note_end);
+    rv = nssmtpd_registry_init(s->process->pool, threads, is_async);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "NS0009: cannot make the mutex of sessions");
     }

@@ -40,7 +40,9 @@ static const char *parse_number(cmd_parms *cmd, const char *arg, const nssmtpd_n
 
     *value = apr_strtoi64(arg, &end, 10);
     if (end > arg && *end && (unit = strchr(units, apr_toupper(*end)))) {
-        *value <<= 10 * (unit - units + 1);
+        int shift = 10 * (unit - units + 1);
+
+        *value = *value > APR_INT64_MAX >> shift ? -1 : *value << shift;
         end++;
     }
     if (end == arg || *end || *value < range->min || *value > range->max) {

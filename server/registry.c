@@ -17,16 +17,18 @@
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static apr_thread_cond_t *place_free;
-static int threads_per_child, is_async, busy, stopping;
+static int threads_per_child, is_async, busy;
+static volatile int stopping;
 
-apr_status_t nssmtpd_registry_init(apr_pool_t *pchild, int threads, int async)
+apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
 {
-    apr_status_t rv = apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, pchild);
+    apr_status_t rv = apr_thread_cond_create(&place_free, p);
 
     APR_RING_INIT(&sessions, nssmtpd_session_t, link);
     threads_per_child = threads;
     is_async = async;
-    return rv == APR_SUCCESS ? apr_thread_cond_create(&place_free, pchild) : rv;
+    stopping = busy = 0;
+    return rv == APR_SUCCESS ? apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p) : rv;
 }
 
 void nssmtpd_registry_add(nssmtpd_session_t *session)
@@ -75,9 +77,8 @@ int nssmtpd_registry_is_stopping(void)
 /* The socket's owner does not touch it while it waits, and leaves the ring first. */
 static void wake(nssmtpd_session_t *session)
 {
-    apr_socket_shutdown(session->socket, session->dialogue.state == SMTP_STATE_CLOSED
-                                             ? APR_SHUTDOWN_READWRITE
-                                             : APR_SHUTDOWN_READ);
+    apr_socket_shutdown(session->socket, session->wants_write ? APR_SHUTDOWN_READWRITE
+                                                              : APR_SHUTDOWN_READ);
 }
 
 /* One line to a client that waits for nothing, without a filter and without waiting. */
@@ -98,7 +99,8 @@ void nssmtpd_registry_stop(int graceful)
 
     stopping = 1;
     /* prefork calls this from a signal handler, maybe in the midst of a session */
-    if (!mutex || apr_thread_mutex_trylock(mutex) != APR_SUCCESS) {
+    if (!mutex || (threads_per_child > 1 ? apr_thread_mutex_lock(mutex)
+                                         : apr_thread_mutex_trylock(mutex)) != APR_SUCCESS) {
         return;
     }
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
@@ -119,6 +121,9 @@ void nssmtpd_registry_sweep(apr_time_t now)
 {
     nssmtpd_session_t *session;
 
+    if (!mutex) {
+        return;
+    }
     apr_thread_mutex_lock(mutex);
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
         if (session->waiting && session->deadline && session->deadline < now) {

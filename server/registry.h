@@ -8,8 +8,8 @@
 #include "server/session.h"
 
 /* In the child, before its first session. threads is ThreadsPerChild; async: the MPM runs
- * waiting sessions without a thread. */
-apr_status_t nssmtpd_registry_init(apr_pool_t *pchild, int threads, int async);
+ * waiting sessions without a thread. p must outlive every thread of the child. */
+apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async);
 
 void nssmtpd_registry_add(nssmtpd_session_t *session);
 void nssmtpd_registry_remove(nssmtpd_session_t *session);

@@ -20,7 +20,7 @@
 APLOG_USE_MODULE(nssmtpd);
 
 /* Replies are sent when nothing of the client's is left to take, or so many wait. */
-#define OUT_MAX (16 * 1024)
+#define OUT_MAX (8 * 1024)
 
 /* Start */
 
@@ -166,7 +166,8 @@ static nssmtpd_wait_e step(nssmtpd_session_t *session)
     if (event != SMTP_EVENT_MORE && event != SMTP_EVENT_CONTENT && wait == NSSMTPD_GO_ON) {
         session->deadline = 0; /* a complete command: the next one has its own time */
     }
-    if (session->mail && !nssmtpd_session_has_mail(session)) {
+    if (session->mail && !nssmtpd_session_has_mail(session)
+        && session->dialogue.event == SMTP_EVENT_MORE) {
         nssmtpd_transaction_end(session);
     }
     if (wait == NSSMTPD_GO_ON && apr_brigade_length(session->out, 0, &waiting) == APR_SUCCESS
@@ -249,6 +250,7 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = wake_up(session);
 
+    session->reads = 0;
     while (wait == NSSMTPD_GO_ON) {
         if (session->tls == NSSMTPD_STARTING || session->tls == NSSMTPD_HANDSHAKE) {
             wait = step_tls(session);
@@ -259,6 +261,9 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
             smtp_dialogue_close(&session->dialogue, SMTP_REPLY_SHUTDOWN);
         }
         wait = step(session);
+    }
+    if (wait != NSSMTPD_CLOSE && session->mail && session->mail->t.offered) {
+        session->mail->t.route->delivery->idle(&session->mail->t);
     }
     return wait;
 }

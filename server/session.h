@@ -15,7 +15,7 @@ typedef enum nssmtpd_wait_e {
     NSSMTPD_GO_ON,
     NSSMTPD_WAIT_READ,  /* more octets of the client */
     NSSMTPD_WAIT_WRITE, /* the client to take its replies */
-    NSSMTPD_WAIT_BUSY,  /* a place among the threads in blocking work */
+    NSSMTPD_WAIT_BUSY,  /* its turn: others are served first */
     NSSMTPD_CLOSE       /* nothing: it is over */
 } nssmtpd_wait_e;
 
@@ -41,11 +41,13 @@ struct nssmtpd_session_t {
     apr_bucket_brigade *out;     /* replies, not yet passed on */
     apr_time_t deadline;         /* of what is waited for; 0: none set */
     apr_time_t queued;           /* since when it waits for a place to work; 0: it does not */
+    int reads;                   /* since a thread took it up */
     int slot;                    /* in the shared table */
     char *user;                  /* authenticated; NULL: nobody */
     unsigned trusted : 1;
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
+    unsigned wants_write : 1;    /* it waits for the client to take its replies */
     unsigned waiting : 1;        /* registry's: no thread works for it */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */
     unsigned eof : 1;            /* the client has closed its half */

@@ -147,7 +147,7 @@ void nssmtpd_startup_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
                                   mpm_child_status state)
 {
     (void)s, (void)gen, (void)slot;
-    if (state == MPM_CHILD_EXITED || state == MPM_CHILD_LOST_SLOT) {
+    if (state == MPM_CHILD_EXITED) {
         nssmtpd_state_reap(pid);
     }
 }

@@ -46,7 +46,8 @@ static apr_uint32_t next_slot; /* where this child looks for a free one first */
 
 apr_status_t nssmtpd_state_create(server_rec *s)
 {
-    static const char key[] = "nssmtpd-state";
+    /* A module with another table finds none, should it come by a graceful restart. */
+    const char *key = apr_psprintf(s->process->pool, "nssmtpd-state-%d", (int)sizeof(table_t));
     apr_shm_t **kept = ap_retained_data_get(key);
     apr_status_t rv;
 
@@ -64,12 +65,19 @@ apr_status_t nssmtpd_state_create(server_rec *s)
     return APR_SUCCESS;
 }
 
+/* A host has one IPv4 address, but a whole /64 of IPv6. */
 static void copy_ip(unsigned char *ip, const apr_sockaddr_t *addr)
 {
-    apr_size_t n = addr->ipaddr_len > 16 ? 0 : addr->ipaddr_len;
-
     memset(ip, 0, 16);
-    memcpy(ip, addr->ipaddr_ptr, n);
+    if (addr->ipaddr_len == 4) {
+        memcpy(ip, addr->ipaddr_ptr, 4);
+    }
+    else if (addr->ipaddr_len == 16) {
+        const unsigned char *bytes = addr->ipaddr_ptr;
+        int is_mapped = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)addr->ipaddr_ptr);
+
+        memcpy(ip, is_mapped ? bytes + 12 : bytes, is_mapped ? 4 : 8);
+    }
 }
 
 static int take(apr_uint32_t pid)
@@ -127,7 +135,7 @@ int nssmtpd_state_open(const apr_sockaddr_t *addr, apr_uint32_t host, apr_int64_
 void nssmtpd_state_close(int n)
 {
     if (n != NSSMTPD_NO_SLOT) {
-        apr_atomic_set32(&table->slots[n].pid, 0);
+        apr_atomic_cas32(&table->slots[n].pid, 0, getpid());
         next_slot = n;
     }
 }

@@ -201,12 +201,15 @@ const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
     }
     if (!reply || smtp_reply_is_positive(reply)) {
         APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
-        mail->outcome = NULL;
-    }
-    else if (mail->t.rcpts->nelts == 0) {
-        mail->outcome = reply;
     }
     return reply;
+}
+
+void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply)
+{
+    nssmtpd_mail_t *mail = session->mail;
+
+    mail->outcome = mail->t.rcpts->nelts == 0 ? reply : NULL;
 }
 
 /* The message */
@@ -250,7 +253,9 @@ const smtp_reply_t *nssmtpd_transaction_check(nssmtpd_session_t *session)
     nssmtpd_mail_t *mail = session->mail;
     const smtp_dot_t *dot = &session->dialogue.dot;
 
-    mail->t.ended = apr_time_now();
+    if (!mail->t.ended) { /* or it comes back from waiting for a place */
+        mail->t.ended = apr_time_now();
+    }
     if (mail->too_big) {
         return smtp_reply(SMTP_REPLY_TOO_BIG);
     }
@@ -314,9 +319,9 @@ static void publish(nssmtpd_mail_t *mail)
         mail->t.r->status = mail->outcome->code;
         apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));
     }
-    else {
-        mail->t.r->status = mail->session->dialogue.last_code;
-        apr_table_setn(env, "SMTP_REPLY", apr_itoa(p, mail->t.r->status));
+    else { /* given up by RSET, EHLO, QUIT: no code, lest it looks like a delivery's 250 */
+        mail->t.r->status = 0;
+        apr_table_setn(env, "SMTP_REPLY", "-");
     }
 }
 

@@ -32,6 +32,9 @@ const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
 const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
                                              const nssmtpd_route_t *route);
 
+/* A recipient was answered: for the log, should no message follow. */
+void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply);
+
 /* The message begins; octets of it. */
 void nssmtpd_transaction_data(nssmtpd_session_t *session);
 void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content);
