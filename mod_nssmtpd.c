@@ -25,6 +25,8 @@ static void register_deliveries(apr_pool_t *p)
         const nssmtpd_delivery_t *delivery;
     } rows[] = {
         { "smtp", &nssmtpd_relay_delivery },
+        { "smtps", &nssmtpd_relay_delivery },
+        { "plain", &nssmtpd_relay_delivery },
         { "balancer", &nssmtpd_relay_delivery },
         { "maildir", &nssmtpd_maildir_delivery },
         { "discard", &nssmtpd_discard_delivery }

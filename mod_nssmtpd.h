@@ -29,6 +29,7 @@ typedef struct nssmtpd_route_t {
     const char *url;                    /* as configured, without a password */
     const char *const *params;          /* key=value words behind it, NULL terminated */
     const nssmtpd_delivery_t *delivery; /* provider of its scheme */
+    int is_default;                     /* SmtpdRelay's, not one of SmtpdRelayDomains */
     void *baton;                        /* the provider's own */
 } nssmtpd_route_t;
 
@@ -84,6 +85,30 @@ struct nssmtpd_delivery_t {
 
 /* The host's own name in SMTP, for EHLO and Received. */
 const char *nssmtpd_hostname(const server_rec *s);
+
+/* SmtpdRelayTLS: how much TLS a relay must have. */
+typedef enum nssmtpd_relay_tls_e {
+    NSSMTPD_RELAY_TLS_UNSET = -1, /* not said: may, or verify where there are credentials */
+    NSSMTPD_RELAY_TLS_NONE,
+    NSSMTPD_RELAY_TLS_MAY,
+    NSSMTPD_RELAY_TLS_ENCRYPT,
+    NSSMTPD_RELAY_TLS_VERIFY
+} nssmtpd_relay_tls_e;
+
+nssmtpd_relay_tls_e nssmtpd_relay_tls(const server_rec *s);
+
+/* SmtpdRelayCredentials: where they are to be found, not what they are; NULL: not said. */
+const char *nssmtpd_relay_credentials(const server_rec *s);
+
+/* The arguments of the last directive of that name for the server, in its virtual host or
+ * else outside of any; NULL: there is none. For directives of other modules, whose settings
+ * are their own. While httpd starts. */
+const char *nssmtpd_find_directive(const server_rec *s, const char *directive);
+
+/* All directives for the server whose names begin with prefix, of ap_directive_t *: those
+ * outside of any virtual host first. */
+apr_array_header_t *nssmtpd_find_directives(apr_pool_t *p, const server_rec *s,
+                                            const char *prefix);
 
 /* A deadline of the server, as an interval. */
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which);

@@ -10,6 +10,7 @@
 #include <http_log.h>
 
 #include "relay/message.h"
+#include "relay/opening.h"
 #include "relay/register.h"
 #include "relay/route.h"
 #include "relay/upstream.h"
@@ -191,7 +192,7 @@ static int try_envelope(envelope_t *e, const nssmtpd_rcpt_t *rcpt, int fresh,
     }
     if (!e->u.link) {
         e->said = -1;
-        if (!nssmtpd_upstream_open(&e->u, fresh)) {
+        if (!nssmtpd_opening_open(&e->u, fresh)) {
             return 0;
         }
     }

@@ -1,17 +1,16 @@
 /* From a delivery URL to a worker of mod_proxy: canonical name with an explicit port, so
- * that the same relay is one pool, and the timeouts without which mod_proxy waits for ever.
- * Called while httpd starts.
+ * that the same relay is one pool; no password in it, since mod_proxy shows names; and the
+ * timeouts without which mod_proxy waits for ever. Called while httpd starts.
  */
 #include "relay/route.h"
 
+#include <apr_escape.h>
 #include <apr_strings.h>
-#include <apr_uri.h>
 #include <http_config.h>
 
+#include "relay/credentials.h"
+#include "relay/policy.h"
 #include "relay/proxy.h"
-#include "smtp/address.h"
-
-#define DEFAULT_PORT 25
 
 /* Idle connections are closed before the relay does it: Postfix waits 300 s. */
 #define IDLE_SECONDS 240
@@ -19,32 +18,81 @@
 /* A balancer's member that failed is tried again soon: there is no queue to wait in. */
 #define RETRY_SECONDS 5
 
-/* smtp://host:port/ of "host", "host:port", "1.2.3.4:25", "[::1]:25" or smtp://..; the
- * part before a '|' names a socket and stays. NULL: this is no such URL. */
-static const char *canonical(apr_pool_t *p, const char *url, const char **wrong)
+static const struct {
+    const char *prefix;
+    int port;
+    int is_implicit, has_credentials;
+} schemes[] = {
+    { "smtp://", 25, 0, 0 },
+    { "smtps://", 465, 1, 0 },
+    { "plain://", 587, 0, 1 },
+    { "", 25, 0, 0 } /* a bare host[:port] */
+};
+
+/* The URL in its parts. */
+typedef struct target_t {
+    const char *socket; /* "unix:/path|", or "" */
+    const char *host;   /* lower case, IPv6 without brackets */
+    int port;
+} target_t;
+
+/* plain://user:password@: percent-encoded, any octet but NUL. */
+static const char *take_userinfo(apr_pool_t *p, nssmtpd_relay_t *relay, const char **rest)
+{
+    const char *at = strrchr(*rest, '@');
+    char *user, *password;
+
+    if (!at) {
+        return "plain:// needs user:password@ before the host";
+    }
+    user = apr_pstrmemdup(p, *rest, at - *rest);
+    *rest = at + 1;
+    if (!(password = strchr(user, ':'))) {
+        return "plain:// needs user:password@ before the host";
+    }
+    *password++ = '\0';
+    relay->user = apr_punescape_url(p, user, NULL, NULL, 0);
+    relay->password = apr_punescape_url(p, password, NULL, NULL, 0);
+    return relay->user && *relay->user && relay->password && *relay->password
+               ? NULL
+               : "plain:// has a user or password that is empty or badly percent-encoded";
+}
+
+static const char *take_host(apr_pool_t *p, target_t *target, const char *rest, int port)
+{
+    char *host, *scope;
+    apr_port_t given = 0;
+    apr_size_t n = strlen(rest);
+
+    if (n && rest[n - 1] == '/') {
+        rest = apr_pstrmemdup(p, rest, n - 1);
+    }
+    if (apr_parse_addr_port(&host, &scope, &given, rest, p) != APR_SUCCESS || !host || scope
+        || strpbrk(host, "/?#@ ")) {
+        return "the URL has no host[:port]";
+    }
+    ap_str_tolower(host);
+    target->host = host;
+    target->port = given ? given : port;
+    return NULL;
+}
+
+static const char *parse(apr_pool_t *p, const char *url, nssmtpd_relay_t *relay, target_t *target)
 {
     const char *bar = strncmp(url, "unix:", 5) == 0 ? strchr(url, '|') : NULL;
-    const char *rest = bar ? bar + 1 : url;
-    apr_uri_t uri;
-    char *host;
+    const char *rest = bar ? bar + 1 : url, *wrong = NULL;
+    int i = 0;
 
-    if (!strstr(rest, "://")) {
-        rest = apr_pstrcat(p, "smtp://", rest, NULL);
+    target->socket = bar ? apr_pstrmemdup(p, url, rest - url) : "";
+    while (strncasecmp(rest, schemes[i].prefix, strlen(schemes[i].prefix)) != 0) {
+        i++;
     }
-    if (apr_uri_parse(p, rest, &uri) != APR_SUCCESS || !uri.hostname || !*uri.hostname
-        || (uri.path && strcmp(uri.path, "/") != 0) || uri.query || uri.fragment) {
-        *wrong = apr_psprintf(p, "\"%s\" is no smtp://host[:port]", url);
-        return NULL;
+    rest += strlen(schemes[i].prefix);
+    relay->is_implicit = schemes[i].is_implicit;
+    if (schemes[i].has_credentials) {
+        wrong = take_userinfo(p, relay, &rest);
     }
-    if (uri.user || uri.password) {
-        *wrong = "smtp: takes no user and password";
-        return NULL;
-    }
-    host = uri.hostname;
-    ap_str_tolower(host);
-    return apr_psprintf(p, "%.*ssmtp://%s%s%s:%d/", bar ? (int)(bar + 1 - url) : 0, url,
-                        strchr(host, ':') ? "[" : "", host, strchr(host, ':') ? "]" : "",
-                        uri.port ? uri.port : DEFAULT_PORT);
+    return wrong ? wrong : take_host(p, target, rest, schemes[i].port);
 }
 
 /* What mod_proxy would leave at "for ever" or at what suits HTTP. */
@@ -86,8 +134,10 @@ static const char *set_params(const nssmtpd_route_t *route, const char *name, se
     return i ? nssmtpd_proxy_set(s, pconf, ptemp, args) : NULL;
 }
 
-static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t *ptemp)
+static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t *pconf,
+                                      apr_pool_t *ptemp)
 {
+    const char *wrong = NULL;
     proxy_balancer *balancer;
     int i;
 
@@ -100,7 +150,7 @@ static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr
         return apr_psprintf(ptemp, "there is no <Proxy %s> with BalancerMembers in this server",
                             relay->name);
     }
-    for (i = 0; i < balancer->workers->nelts; i++) {
+    for (i = 0; !wrong && i < balancer->workers->nelts; i++) {
         proxy_worker *member = APR_ARRAY_IDX(balancer->workers, i, proxy_worker *);
 
         if (member->s->port == 0 || strcasecmp(member->s->scheme, "smtp") != 0) {
@@ -108,27 +158,63 @@ static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr
                                 "the port written out", member->s->name_ex, relay->name);
         }
         set_defaults(member, s, 1);
+        wrong = nssmtpd_policy_apply(relay, member, s, pconf, ptemp);
     }
-    return NULL;
+    return wrong;
+}
+
+/* Connections that differ in TLS or credentials never share a pool: the path of the name
+ * tells them apart and means nothing else. */
+static const char *worker_name(apr_pool_t *p, const nssmtpd_relay_t *relay,
+                               const target_t *target)
+{
+    const char *id = relay->user || relay->tls > NSSMTPD_RELAY_TLS_MAY || relay->is_implicit
+                         ? apr_itoa(p, nssmtpd_policy_number(relay))
+                         : "";
+    int is_ipv6 = strchr(target->host, ':') != NULL;
+
+    return apr_psprintf(p, "smtp://%s%s%s:%d/%s", is_ipv6 ? "[" : "", target->host,
+                        is_ipv6 ? "]" : "", target->port, id);
 }
 
 static const char *configure_worker(const nssmtpd_route_t *route, nssmtpd_relay_t *relay,
-                                    const char *url, server_rec *s, apr_pool_t *pconf,
+                                    const target_t *target, server_rec *s, apr_pool_t *pconf,
                                     apr_pool_t *ptemp)
 {
     proxy_server_conf *conf = nssmtpd_proxy_conf(s);
-    proxy_worker *worker = nssmtpd_proxy.get_worker(ptemp, NULL, conf, relay->name);
+    proxy_worker *worker;
     const char *wrong = NULL;
 
-    if (!worker) {
-        wrong = nssmtpd_proxy.define_worker(pconf, &worker, NULL, conf, url, 0);
+    relay->name = worker_name(pconf, relay, target);
+    worker = nssmtpd_proxy.get_worker(ptemp, NULL, conf, relay->name);
+    if (!worker || strcmp(worker->s->name_ex, relay->name) != 0) {
+        wrong = nssmtpd_proxy.define_worker(pconf, &worker, NULL, conf,
+                                            apr_pstrcat(pconf, target->socket, relay->name, NULL),
+                                            0);
     }
     if (!wrong) {
         wrong = set_params(route, relay->name, s, pconf, ptemp);
     }
     if (!wrong) {
         set_defaults(worker, s, 0);
+        wrong = nssmtpd_policy_apply(relay, worker, s, pconf, ptemp);
     }
+    return wrong;
+}
+
+static const char *configure_url(nssmtpd_route_t *route, nssmtpd_relay_t *relay, server_rec *s,
+                                 apr_pool_t *pconf, apr_pool_t *ptemp)
+{
+    target_t target;
+    const char *wrong = parse(pconf, route->url, relay, &target);
+
+    if (!wrong) {
+        wrong = nssmtpd_policy_set(relay, route->is_default, s, pconf);
+    }
+    if (!wrong) {
+        wrong = configure_worker(route, relay, &target, s, pconf, ptemp);
+    }
+    route->url = wrong ? "" : apr_psprintf(pconf, "%s:%d", target.host, target.port);
     return wrong;
 }
 
@@ -136,25 +222,20 @@ const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_p
                                     apr_pool_t *ptemp)
 {
     nssmtpd_relay_t *relay = apr_pcalloc(pconf, sizeof(*relay));
-    const char *wrong = nssmtpd_proxy_resolve(ptemp), *url, *bar;
+    const char *wrong = nssmtpd_proxy_resolve(ptemp);
 
     if (wrong) {
         return wrong;
     }
     route->baton = relay;
     relay->is_balancer = strncasecmp(route->url, "balancer://", 11) == 0;
-    if (relay->is_balancer) {
-        relay->name = route->url;
-        if (*route->params) {
-            return "balancer:// takes no parameters here; ProxySet in its <Proxy> section does";
-        }
-        return configure_balancer(relay, s, ptemp);
+    if (!relay->is_balancer) {
+        return configure_url(route, relay, s, pconf, ptemp);
     }
-    if (!(url = canonical(pconf, route->url, &wrong))) {
-        return wrong;
+    relay->name = route->url;
+    if (*route->params) {
+        return "balancer:// takes no parameters here; ProxySet in its <Proxy> section does";
     }
-    bar = strchr(url, '|');
-    relay->name = bar ? bar + 1 : url;
-    route->url = url;
-    return configure_worker(route, relay, url, s, pconf, ptemp);
+    wrong = nssmtpd_policy_set(relay, route->is_default, s, pconf);
+    return wrong ? wrong : configure_balancer(relay, s, pconf, ptemp);
 }

@@ -10,10 +10,15 @@
 typedef struct nssmtpd_relay_t {
     const char *name;   /* mod_proxy knows it by: smtp://host:port/ or balancer://name */
     int is_balancer;
+    int is_implicit;           /* smtps: TLS from the first octet */
+    nssmtpd_relay_tls_e tls;   /* never UNSET */
+    const char *user;          /* NULL: no AUTH */
+    const char *password;      /* reaches no log and no page */
     apr_uint32_t kept;  /* connections kept while clients think; atomic */
 } nssmtpd_relay_t;
 
-/* nssmtpd_delivery_t.configure: smtp://host[:port], balancer://name, or a bare host[:port]. */
+/* nssmtpd_delivery_t.configure: smtp://host[:port], smtps://host[:port], balancer://name,
+ * plain://user:password@host[:port], or a bare host[:port]. */
 const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pconf,
                                     apr_pool_t *ptemp);
 

@@ -1,10 +1,11 @@
-/* A relay connection on top of mod_proxy's workers: acquire, connect, greet, read and write
- * with a total deadline per step, release. RFC 5321 4.5.3.2 (deadlines), 3.2 (HELO after a
- * refused EHLO). The relay may do anything: drip, flood, hang, close.
+/* A relay connection in use: reading and writing with a total deadline per step, what a
+ * failure means, giving it back. RFC 5321 4.5.3.2 (deadlines). The relay may do anything:
+ * drip, flood, hang, close. opening.c opens it.
  */
 #include "relay/upstream.h"
 
 #include <apr_portable.h>
+#include <errno.h>
 #include <apr_strings.h>
 #include <http_log.h>
 #include <http_protocol.h>
@@ -14,9 +15,6 @@
 
 APLOG_USE_MODULE(nssmtpd);
 
-#define FUNCTION "SMTP" /* how mod_proxy names us in its log */
-#define LINK_KEY "nssmtpd-link"
-
 /* RFC 5321 4.5.3.2.6 gives a client ten minutes from its dot to our reply; of ours, the
  * last part is kept for the relay's answer: a dot that nobody waits for doubles the mail. */
 #define DOT_TO_DOT apr_time_from_sec(540)
@@ -24,8 +22,7 @@ APLOG_USE_MODULE(nssmtpd);
 
 /* Failures */
 
-/* The connection is of no use any more and nothing was delivered over it. Always 0. */
-static int fail(nssmtpd_upstream_t *u, smtp_reply_e reply)
+int nssmtpd_upstream_fail(nssmtpd_upstream_t *u, smtp_reply_e reply)
 {
     u->failure = smtp_reply(reply);
     nssmtpd_upstream_release(u, 1);
@@ -36,12 +33,12 @@ static int lost(nssmtpd_upstream_t *u, smtp_step_e step, apr_status_t rv)
 {
     if (u->link->used && step < SMTP_STEP_DATA && !APR_STATUS_IS_TIMEUP(rv)) {
         u->is_stale = 1; /* as relays close idle connections: no news for the log */
-        return fail(u, SMTP_REPLY_RELAY_LOST);
+        return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_LOST);
     }
     ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, u->t->r,
                   "NS0040: %s: relay %s: connection lost or timed out at %s", u->t->id, u->peer,
                   smtp_step(step)->name);
-    return fail(u, SMTP_REPLY_RELAY_LOST);
+    return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_LOST);
 }
 
 static int garbled(nssmtpd_upstream_t *u, smtp_step_e step)
@@ -49,7 +46,7 @@ static int garbled(nssmtpd_upstream_t *u, smtp_step_e step)
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r,
                   "NS0041: %s: relay %s: answer to %s is not SMTP", u->t->id, u->peer,
                   smtp_step(step)->name);
-    return fail(u, SMTP_REPLY_RELAY_FAULT);
+    return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_FAULT);
 }
 
 /* Time */
@@ -93,6 +90,25 @@ static int set_timeout(nssmtpd_upstream_t *u)
 
 /* Writing and reading */
 
+/* Before STARTTLS there is no conn_rec: its filters would read on into the handshake. */
+static int pass_raw(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
+{
+    apr_status_t rv;
+    apr_size_t n;
+    char *data;
+
+    rv = apr_brigade_pflatten(bb, &data, &n, u->t->r->pool);
+    apr_brigade_cleanup(bb);
+    while (rv == APR_SUCCESS && n && set_timeout(u)) {
+        apr_size_t sent = n;
+
+        rv = apr_socket_send(u->link->backend->sock, data, &sent);
+        data += sent;
+        n -= sent;
+    }
+    return rv == APR_SUCCESS && n == 0;
+}
+
 int nssmtpd_upstream_pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
 {
     conn_rec *c = u->link->backend->connection;
@@ -100,6 +116,9 @@ int nssmtpd_upstream_pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
 
     if (!set_timeout(u)) {
         return 0;
+    }
+    if (!c) {
+        return pass_raw(u, bb);
     }
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(bb->bucket_alloc));
     rv = ap_pass_brigade(c->output_filters, bb);
@@ -116,6 +135,40 @@ int nssmtpd_upstream_flush(nssmtpd_upstream_t *u, smtp_step_e step)
     return 1;
 }
 
+static int milliseconds_left(const nssmtpd_upstream_t *u)
+{
+    apr_interval_time_t left = u->deadline - apr_time_now();
+
+    return left <= 0 ? 0 : (int)apr_time_as_msec(left) + 1;
+}
+
+/* Reads what is there, but no further than the end of a line: what follows may be the TLS
+ * handshake, which is mod_ssl's to read. */
+static apr_status_t fill_raw(nssmtpd_upstream_t *u)
+{
+    apr_socket_t *sock = u->link->backend->sock;
+    apr_os_sock_t fd;
+    char data[1024], *lf;
+    apr_size_t n;
+    ssize_t seen;
+    apr_status_t rv;
+
+    apr_os_sock_get(&fd, sock);
+    if (poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, milliseconds_left(u)) == 0) {
+        return APR_TIMEUP;
+    }
+    seen = recv(fd, data, sizeof(data), MSG_PEEK | MSG_DONTWAIT);
+    if (seen <= 0) {
+        return seen == 0 ? APR_EOF : APR_FROM_OS_ERROR(errno);
+    }
+    lf = memchr(data, '\n', seen);
+    n = lf ? (apr_size_t)(lf + 1 - data) : (apr_size_t)seen;
+    if ((rv = apr_socket_recv(sock, data, &n)) != APR_SUCCESS) {
+        return rv;
+    }
+    return apr_brigade_write(u->link->in, NULL, NULL, data, n);
+}
+
 static apr_status_t fill(nssmtpd_upstream_t *u)
 {
     apr_status_t rv;
@@ -123,6 +176,10 @@ static apr_status_t fill(nssmtpd_upstream_t *u)
     do {
         if (!set_timeout(u)) {
             return APR_TIMEUP;
+        }
+        if (!u->link->backend->connection) {
+            rv = fill_raw(u);
+            continue;
         }
         rv = ap_get_brigade(u->link->backend->connection->input_filters, u->link->in,
                             AP_MODE_READBYTES, APR_BLOCK_READ, 8192);
@@ -178,197 +235,37 @@ int nssmtpd_upstream_read(nssmtpd_upstream_t *u, smtp_step_e step, smtp_verdict_
     return 1;
 }
 
+/* A relay could give a password back in its text. */
+static const char *loggable(nssmtpd_upstream_t *u, smtp_step_e step)
+{
+    return smtp_step(step)->secret ? apr_itoa(u->t->r->pool, u->answer->code)
+                                   : smtp_reply_line(u->t->r->pool, u->answer);
+}
+
 void nssmtpd_upstream_fault(nssmtpd_upstream_t *u, smtp_step_e step)
 {
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r, "NS0042: %s: relay %s: %s was answered by %s",
-                  u->t->id, u->peer, smtp_step(step)->name,
-                  smtp_reply_line(u->t->r->pool, u->answer));
+                  u->t->id, u->peer, smtp_step(step)->name, loggable(u, step));
     u->link->is_broken = 1;
 }
 
 int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u)
 {
+    proxy_conn_rec *backend = u->link->backend;
     struct pollfd pfd = { -1, POLLIN, 0 };
 
-    apr_os_sock_get(&pfd.fd, u->link->backend->sock);
-    return APR_BRIGADE_EMPTY(u->link->in) && poll(&pfd, 1, 0) == 0;
-}
-
-/* Opening */
-
-/* Runs before a connection is closed for whatever reason, when the relay can hear it. */
-static apr_status_t say_quit(void *baton)
-{
-    static const char quit[] = "QUIT\r\n";
-    nssmtpd_link_t *link = baton;
-    apr_os_sock_t fd;
-
-    if (link->in_step && link->backend->sock
-        && apr_os_sock_get(&fd, link->backend->sock) == APR_SUCCESS) {
-        (void)send(fd, quit, sizeof(quit) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
-    return APR_SUCCESS;
-}
-
-static nssmtpd_link_t *make_link(proxy_conn_rec *backend)
-{
-    nssmtpd_link_t *link = apr_pcalloc(backend->scpool, sizeof(*link));
-    apr_bucket_alloc_t *ba = backend->connection->bucket_alloc;
-
-    link->backend = backend;
-    link->in = apr_brigade_create(backend->scpool, ba);
-    link->out = apr_brigade_create(backend->scpool, ba);
-    apr_pool_userdata_setn(link, LINK_KEY, NULL, backend->scpool);
-    apr_pool_pre_cleanup_register(backend->scpool, link, say_quit);
-    return link;
-}
-
-/* One step of the opening; 0: failed. */
-static int open_step(nssmtpd_upstream_t *u, smtp_step_e step, smtp_verdict_e *verdict)
-{
-    const smtp_reply_t *reply;
-
-    if (smtp_step(step)->command) {
-        smtp_client_put(u->link->out, step, nssmtpd_hostname(u->t->r->server));
-    }
-    if (!nssmtpd_upstream_flush(u, step) || !nssmtpd_upstream_read(u, step, verdict, &reply)) {
+    apr_os_sock_get(&pfd.fd, backend->sock);
+    if (!APR_BRIGADE_EMPTY(u->link->in)) {
         return 0;
     }
-    u->failure = reply;
-    return 1;
-}
-
-/* EHLO, or HELO where that is not known. */
-static int introduce(nssmtpd_upstream_t *u, smtp_verdict_e *verdict)
-{
-    if (!open_step(u, SMTP_STEP_EHLO, verdict)) {
-        return 0;
-    }
-    if (u->answer->code >= 500 && !open_step(u, SMTP_STEP_HELO, verdict)) {
-        return 0;
-    }
-    return 1;
-}
-
-static int greet(nssmtpd_upstream_t *u)
-{
-    smtp_verdict_e verdict;
-
-    if (!open_step(u, SMTP_STEP_GREETING, &verdict)
-        || (verdict == SMTP_VERDICT_TAKEN && !introduce(u, &verdict))) {
-        return 0;
-    }
-    u->link->in_step = 1;
-    if (verdict != SMTP_VERDICT_TAKEN) {
-        nssmtpd_upstream_fault(u, SMTP_STEP_GREETING);
-        nssmtpd_upstream_release(u, 1);
-        return 0;
-    }
-    return 1;
-}
-
-/* The conn_rec and, on a new connection, the greeting. */
-static int connect_backend(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
-{
-    server_rec *s = u->t->r->server;
-    void *link = NULL;
-
-    if (nssmtpd_proxy.connect_backend(FUNCTION, backend, u->worker, s) != OK
-        || nssmtpd_proxy.connection_create(FUNCTION, backend, NULL, s) != OK) {
-        backend->close = 1;
-        nssmtpd_proxy.release_connection(FUNCTION, backend, s);
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r, "NS0043: %s: relay %s cannot be reached",
-                      u->t->id, u->peer);
-        u->failure = smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
-        return 0;
-    }
-    apr_pool_userdata_get(&link, LINK_KEY, backend->scpool);
-    u->link = link;
-    if (u->link) {
+    if (poll(&pfd, 1, 0) == 0) {
         return 1;
     }
-    u->link = make_link(backend);
-    return greet(u);
-}
-
-static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
-{
-    request_rec *r = u->t->r;
-    proxy_conn_rec *backend = NULL;
-    apr_uri_t uri;
-    char port[8];
-
-    u->deadline = apr_time_now() + nssmtpd_timeout(r->server, NSSMTPD_TIMEOUT_CONNECT);
-    u->peer = apr_psprintf(r->pool, "%s:%d", u->worker->s->hostname_ex, u->worker->s->port);
-    nssmtpd_set_variable(u->t, "SMTP_RELAY", u->peer);
-    if (nssmtpd_proxy.acquire_connection(FUNCTION, &backend, u->worker, r->server) != OK) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
-                      "NS0044: %s: relay %s: no connection came free, or it is disabled",
-                      u->t->id, u->peer);
-        u->failure = smtp_reply(PROXY_WORKER_IS_USABLE(u->worker) ? SMTP_REPLY_BUSY
-                                                                  : SMTP_REPLY_RELAY_UNREACHABLE);
-        return 0;
-    }
-    if (fresh) {
-        backend->close = 1;
-    }
-    if (nssmtpd_proxy.determine_connection(r->pool, r, nssmtpd_proxy_conf(r->server), u->worker,
-                                           backend, &uri, &url, NULL, 0, port, sizeof(port))
-        != OK) {
-        nssmtpd_proxy.release_connection(FUNCTION, backend, r->server);
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "NS0045: %s: relay %s has no address",
-                      u->t->id, u->peer);
-        u->failure = smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
-        return 0;
-    }
-    /* A relay's idle 421 lies unread: then the connection is closed and a new one made. */
-    nssmtpd_proxy.check_connection(FUNCTION, backend, r->server, 0, PROXY_CHECK_CONN_EMPTY);
-    return connect_backend(u, backend);
-}
-
-static int open_balanced(nssmtpd_upstream_t *u, int fresh)
-{
-    request_rec *r = u->t->r;
-    proxy_balancer *balancer = NULL;
-    int attempt, members = 1;
-
-    for (attempt = 0; attempt < members; attempt++) {
-        char *url = apr_pstrdup(r->pool, u->relay->name);
-
-        balancer = NULL;
-        u->worker = NULL;
-        if (nssmtpd_proxy.pre_request(&u->worker, &balancer, r, nssmtpd_proxy_conf(r->server),
-                                      &url) != OK) {
-            break;
-        }
-        if (use_worker(u, url, fresh)) {
-            return 1;
-        }
-        members = balancer ? balancer->workers->nelts : 1;
-        if (u->failure != smtp_reply(SMTP_REPLY_BUSY)) {
-            u->worker->s->error_time = apr_time_now();
-            u->worker->s->status |= PROXY_WORKER_IN_ERROR;
-        }
-    }
-    u->failure = u->failure ? u->failure : smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
-    return 0;
-}
-
-int nssmtpd_upstream_open(nssmtpd_upstream_t *u, int fresh)
-{
-    request_rec *r = u->t->r;
-
-    u->failure = NULL;
-    if (u->relay->is_balancer) {
-        return open_balanced(u, fresh);
-    }
-    u->worker = nssmtpd_proxy.get_worker(r->pool, NULL, nssmtpd_proxy_conf(r->server),
-                                         u->relay->name);
-    if (!u->worker) {
-        u->failure = smtp_reply(SMTP_REPLY_LOCAL_FAULT);
-        return 0;
-    }
-    return use_worker(u, apr_pstrdup(r->pool, u->relay->name), fresh);
+    /* TLS has words of its own, such as session tickets. */
+    return backend->is_ssl
+           && APR_STATUS_IS_EAGAIN(ap_get_brigade(backend->connection->input_filters, u->link->in,
+                                                  AP_MODE_READBYTES, APR_NONBLOCK_READ, 8192))
+           && APR_BRIGADE_EMPTY(u->link->in);
 }
 
 void nssmtpd_upstream_release(nssmtpd_upstream_t *u, int close)
@@ -383,5 +280,5 @@ void nssmtpd_upstream_release(nssmtpd_upstream_t *u, int close)
         link->backend->close = 1;
     }
     link->used = 1;
-    nssmtpd_proxy.release_connection(FUNCTION, link->backend, u->t->r->server);
+    nssmtpd_proxy.release_connection(NSSMTPD_PROXY_FUNCTION, link->backend, u->t->r->server);
 }

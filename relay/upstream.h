@@ -1,6 +1,6 @@
-/* One connection to a relay while a mail uses it: taken from mod_proxy's pool or newly
- * opened, spoken to in batches of steps, given back. Which steps in which order is
- * relay.c's; what a reply means is smtp/client.c's.
+/* One connection to a relay while a mail uses it: spoken to in batches of steps, given
+ * back. opening.h opens it; which steps in which order is relay.c's; what a reply means is
+ * smtp/client.c's.
  */
 #ifndef NSSMTPD_UPSTREAM_H
 #define NSSMTPD_UPSTREAM_H
@@ -23,6 +23,8 @@ typedef struct nssmtpd_link_t {
     unsigned is_broken : 1;  /* the relay does not behave: close it when done */
 } nssmtpd_link_t;
 
+#define NSSMTPD_PROXY_FUNCTION "SMTP" /* how mod_proxy names us in its log */
+
 typedef struct nssmtpd_upstream_t {
     nssmtpd_transaction_t *t;
     nssmtpd_relay_t *relay;
@@ -33,12 +35,13 @@ typedef struct nssmtpd_upstream_t {
     const smtp_reply_t *failure; /* why the last call failed, as the client hears it */
     apr_time_t deadline;         /* of the step in hand */
     unsigned kept : 1;           /* counted in relay->kept */
+    unsigned without_tls : 1;    /* a handshake has failed, and plaintext is allowed */
     unsigned is_stale : 1;       /* lost at once on a pooled connection: a new one may do */
 } nssmtpd_upstream_t;
 
-/* Opens a connection: greeting and EHLO are done, or it is one of the pool. fresh: not
- * one of the pool. Tries a balancer's members in turn. 0: failed, u->failure is set. */
-int nssmtpd_upstream_open(nssmtpd_upstream_t *u, int fresh);
+/* The connection is of no use any more and nothing was delivered over it. Closes it, sets
+ * u->failure. Always 0. */
+int nssmtpd_upstream_fail(nssmtpd_upstream_t *u, smtp_reply_e reply);
 
 /* Starts the clock of a step: what is read and written after it must end in time. */
 void nssmtpd_upstream_start_step(nssmtpd_upstream_t *u, smtp_step_e step);

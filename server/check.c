@@ -71,7 +71,7 @@ static int check_tls(const nssmtpd_config_t *conf)
     else if (!ap_find_linked_module("mod_ssl.c")) {
         wrong = "needs mod_ssl; add LoadModule ssl_module";
     }
-    else if (!nssmtpd_tls_is_on(conf->server, "SSLEngine")) {
+    else if (!nssmtpd_tls_is_on(conf->server)) {
         wrong = "needs SSLEngine on and a certificate in the same virtual host";
     }
     if (wrong) {

@@ -51,6 +51,8 @@ void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add)
     conf->spool_directory = inner->spool_directory ? inner->spool_directory
                                                    : outer->spool_directory;
     conf->hostname = inner->hostname ? inner->hostname : outer->hostname;
+    conf->relay_credentials = inner->relay_credentials ? inner->relay_credentials
+                                                       : outer->relay_credentials;
     conf->relay = inner->relay ? inner->relay : outer->relay;
     conf->domains = inner->domains ? inner->domains : outer->domains;
     conf->auth_providers = inner->auth_providers ? inner->auth_providers : outer->auth_providers;
@@ -81,6 +83,7 @@ static void copy_routes(nssmtpd_config_t *conf, apr_pool_t *p)
 
     if (conf->relay) {
         conf->relay = apr_pmemdup(p, conf->relay, sizeof(*conf->relay));
+        conf->relay->is_default = 1;
     }
     conf->domains = conf->domains ? apr_array_copy(p, conf->domains) : NULL;
     for (i = 0; conf->domains && i < conf->domains->nelts; i++) {
@@ -97,7 +100,7 @@ static void finish_server(nssmtpd_config_t *conf, server_rec *s, apr_pool_t *pco
     conf->server = s;
     nssmtpd_directives_each(set_default, conf, NULL);
     if (conf->tls == NSSMTPD_UNSET) {
-        conf->tls = nssmtpd_tls_is_on(s, "SSLEngine") ? NSSMTPD_TLS_STARTTLS : NSSMTPD_TLS_OFF;
+        conf->tls = nssmtpd_tls_is_on(s) ? NSSMTPD_TLS_STARTTLS : NSSMTPD_TLS_OFF;
     }
     trust_loopback(conf, pconf);
     copy_routes(conf, pconf);
@@ -139,4 +142,14 @@ const char *nssmtpd_hostname(const server_rec *s)
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which)
 {
     return apr_time_from_sec(nssmtpd_config(s)->timeout[which]);
+}
+
+nssmtpd_relay_tls_e nssmtpd_relay_tls(const server_rec *s)
+{
+    return (nssmtpd_relay_tls_e)nssmtpd_config(s)->relay_tls;
+}
+
+const char *nssmtpd_relay_credentials(const server_rec *s)
+{
+    return nssmtpd_config(s)->relay_credentials;
 }

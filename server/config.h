@@ -31,6 +31,7 @@ typedef struct nssmtpd_config_t {
     apr_int64_t received;
     apr_int64_t tls, tls_required;
     apr_int64_t auth_plaintext;
+    apr_int64_t relay_tls;          /* of nssmtpd_relay_tls_e */
     apr_int64_t flags;
     apr_int64_t bare_newline, bare_newline_trusted;
     apr_int64_t max_message_size, max_recipients, max_line, max_errors, max_busy;
@@ -39,6 +40,7 @@ typedef struct nssmtpd_config_t {
     apr_int64_t spool_memory;                   /* octets */
     const char *spool_directory;
     const char *hostname;
+    const char *relay_credentials;  /* where they are: SmtpdRelayCredentials */
     nssmtpd_route_t *relay;         /* SmtpdRelay */
     apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */
     apr_array_header_t *auth_providers; /* of const char *: SmtpdAuthProvider */

@@ -213,18 +213,57 @@ static const char *set_bare_newline(cmd_parms *cmd, void *dconf, const char *arg
     return NULL;
 }
 
-static const char *set_tls(cmd_parms *cmd, void *dconf, const char *arg)
+/* The word's place in the list, a NULL behind it. -1: it is not there. */
+static int place_of(const char *word, const char *const words[])
 {
-    static const char *const words[] = { "off", "starttls", "immediate" };
-    nssmtpd_config_t *conf = conf_of(cmd);
+    int i;
+
+    for (i = 0; words[i]; i++) {
+        if (strcasecmp(word, words[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static const char *set_relay_tls(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    static const char *const words[] = { "none", "may", "encrypt", "verify", NULL };
+    int place = place_of(arg, words);
+
+    (void)dconf;
+    conf_of(cmd)->relay_tls = place;
+    return place < 0 ? apr_psprintf(cmd->pool, "SmtpdRelayTLS: \"%s\" is none of none, may, "
+                                    "encrypt and verify", arg)
+                     : NULL;
+}
+
+static const char *set_credentials(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    static const char *const kinds[] = { "env:", "file:", "exec:", NULL };
     int i;
 
     (void)dconf;
-    for (i = 0; i < 3; i++) {
-        if (strcasecmp(arg, words[i]) == 0) {
-            conf->tls = i;
+    for (i = 0; kinds[i]; i++) {
+        if (strncasecmp(arg, kinds[i], strlen(kinds[i])) == 0 && arg[strlen(kinds[i])]) {
+            conf_of(cmd)->relay_credentials = arg;
             return NULL;
         }
+    }
+    return "SmtpdRelayCredentials: needs env:NAME, file:PATH or exec:PATH; what it was given is "
+           "not repeated here, it may be a password";
+}
+
+static const char *set_tls(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    static const char *const words[] = { "off", "starttls", "immediate", NULL };
+    nssmtpd_config_t *conf = conf_of(cmd);
+    int place = place_of(arg, words);
+
+    (void)dconf;
+    if (place >= 0) {
+        conf->tls = place;
+        return NULL;
     }
     if (strcasecmp(arg, "required") == 0) {
         conf->tls_required = 1;
@@ -297,6 +336,7 @@ static const word_t spool_words[] = {
 static const nssmtpd_number_t others[] = {
     { AT(flags), NSSMTPD_FLAG_NEEDHELO, 0, 0, 0 },
     { AT(tls), NSSMTPD_UNSET, 0, 0, 1 },
+    { AT(relay_tls), NSSMTPD_RELAY_TLS_UNSET, 0, 0, 0 },
     { AT(tls_required), 0, 0, 0, 1 },
     { AT(bare_newline), NSSMTPD_NEWLINE_REJECT, 0, 0, 0 },
     { AT(bare_newline_trusted), NSSMTPD_NEWLINE_NORMALIZE, 0, 0, 0 },
@@ -318,6 +358,10 @@ const command_rec nssmtpd_commands[] = {
                  "on: AUTH without TLS (off)"),
     AP_INIT_TAKE_ARGV("SmtpdRelay", set_relay, NULL, RSRC_CONF,
                       "URL of the default delivery, then key=value parameters of its worker"),
+    AP_INIT_TAKE1("SmtpdRelayTLS", set_relay_tls, NULL, RSRC_CONF,
+                  "none, may, encrypt (any certificate) or verify (may; verify with credentials)"),
+    AP_INIT_TAKE1("SmtpdRelayCredentials", set_credentials, NULL, RSRC_CONF,
+                  "env:NAME, file:PATH or exec:PATH that has user:password for SmtpdRelay"),
     AP_INIT_ITERATE("SmtpdRelayDomains", add_domain, NULL, RSRC_CONF,
                     "recipient domains taken from anybody: domain[:host[:port]] or domain=URL"),
     AP_INIT_ITERATE("SmtpdTrustedClients", add_trusted, NULL, RSRC_CONF,

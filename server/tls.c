@@ -29,30 +29,51 @@ static int is_section_of(const ap_directive_t *d, const server_rec *s)
            && strcmp(d->filename, s->defn_name) == 0;
 }
 
-/* The last word of the directive among d and its neighbours: 1, 0, or -1: not there. */
-static int last_word(const ap_directive_t *d, const char *directive)
+static void add_directives(apr_array_header_t *found, const ap_directive_t *d,
+                           const char *prefix)
 {
-    int word = -1;
-
     for (; d; d = d->next) {
-        if (strcasecmp(d->directive, directive) == 0) {
-            word = strcasecmp(d->args, "on") == 0;
+        if (strncasecmp(d->directive, prefix, strlen(prefix)) == 0) {
+            APR_ARRAY_PUSH(found, const ap_directive_t *) = d;
         }
     }
-    return word;
 }
 
-int nssmtpd_tls_is_on(const server_rec *s, const char *directive)
+apr_array_header_t *nssmtpd_find_directives(apr_pool_t *p, const server_rec *s,
+                                            const char *prefix)
 {
+    apr_array_header_t *found = apr_array_make(p, 8, sizeof(const ap_directive_t *));
     const ap_directive_t *d;
-    int word = -1;
 
-    for (d = ap_conftree; d && word < 0; d = d->next) {
+    add_directives(found, ap_conftree, prefix);
+    for (d = ap_conftree; d; d = d->next) {
         if (strcasecmp(d->directive, "<VirtualHost") == 0 && is_section_of(d, s)) {
-            word = last_word(d->first_child, directive);
+            add_directives(found, d->first_child, prefix);
         }
     }
-    return (word < 0 ? last_word(ap_conftree, directive) : word) == 1;
+    return found;
+}
+
+const char *nssmtpd_find_directive(const server_rec *s, const char *directive)
+{
+    const apr_array_header_t *found = nssmtpd_find_directives(s->process->pconf, s, directive);
+    int i;
+
+    for (i = found->nelts - 1; i >= 0; i--) {
+        const ap_directive_t *d = APR_ARRAY_IDX(found, i, const ap_directive_t *);
+
+        if (strcasecmp(d->directive, directive) == 0) {
+            return d->args;
+        }
+    }
+    return NULL;
+}
+
+int nssmtpd_tls_is_on(const server_rec *s)
+{
+    const char *word = nssmtpd_find_directive(s, "SSLEngine");
+
+    return word && strcasecmp(word, "on") == 0;
 }
 
 /* The gate */

@@ -10,9 +10,8 @@
 /* SmtpdTLS */
 enum { NSSMTPD_TLS_OFF, NSSMTPD_TLS_STARTTLS, NSSMTPD_TLS_IMMEDIATE };
 
-/* 1 if the directive (SSLEngine, SSLProxyEngine) is on for the server, as the tree of the
- * configuration says. While httpd starts. */
-int nssmtpd_tls_is_on(const server_rec *s, const char *directive);
+/* 1 if SSLEngine is on for the server. While httpd starts. */
+int nssmtpd_tls_is_on(const server_rec *s);
 
 /* Puts the gate in front of mod_ssl's pre_connection hook. 0: mod_ssl is not loaded.
  * While httpd starts; may be called again. */

@@ -11,15 +11,20 @@
 #include "smtp/chars.h"
 
 static const smtp_step_t steps[SMTP_STEP_COUNT] = {
-    [SMTP_STEP_GREETING] = { "greeting", NULL, 2, SMTP_WAIT_CONNECT, 1 },
-    [SMTP_STEP_EHLO] = { "EHLO", "EHLO %s\r\n", 2, SMTP_WAIT_CONNECT, 1 },
-    [SMTP_STEP_HELO] = { "HELO", "HELO %s\r\n", 2, SMTP_WAIT_CONNECT, 1 },
-    [SMTP_STEP_RSET] = { "RSET", "RSET\r\n", 2, SMTP_WAIT_RELAY, 1 },
-    [SMTP_STEP_MAIL] = { "MAIL", NULL, 2, SMTP_WAIT_RELAY, 0 },
-    [SMTP_STEP_RCPT] = { "RCPT", "RCPT TO:<%s>\r\n", 2, SMTP_WAIT_RELAY, 0 },
-    [SMTP_STEP_DATA] = { "DATA", "DATA\r\n", 3, SMTP_WAIT_RELAY, 0 },
-    [SMTP_STEP_DOT] = { "end of data", NULL, 2, SMTP_WAIT_DOT, 0 },
-    [SMTP_STEP_QUIT] = { "QUIT", "QUIT\r\n", 2, SMTP_WAIT_RELAY, 1 },
+    [SMTP_STEP_GREETING] = { "greeting", NULL, 2, SMTP_WAIT_CONNECT, 1, 0 },
+    [SMTP_STEP_EHLO] = { "EHLO", "EHLO %s\r\n", 2, SMTP_WAIT_CONNECT, 1, 0 },
+    [SMTP_STEP_HELO] = { "HELO", "HELO %s\r\n", 2, SMTP_WAIT_CONNECT, 1, 0 },
+    [SMTP_STEP_STARTTLS] = { "STARTTLS", "STARTTLS\r\n", 2, SMTP_WAIT_CONNECT, 1, 0 },
+    [SMTP_STEP_AUTH] = { "AUTH", "AUTH PLAIN %s\r\n", 2, SMTP_WAIT_CONNECT, 1, 1 },
+    [SMTP_STEP_LOGIN] = { "AUTH", "AUTH LOGIN\r\n", 3, SMTP_WAIT_CONNECT, 1, 1 },
+    [SMTP_STEP_LOGIN_USER] = { "AUTH", "%s\r\n", 3, SMTP_WAIT_CONNECT, 1, 1 },
+    [SMTP_STEP_LOGIN_PASSWORD] = { "AUTH", "%s\r\n", 2, SMTP_WAIT_CONNECT, 1, 1 },
+    [SMTP_STEP_RSET] = { "RSET", "RSET\r\n", 2, SMTP_WAIT_RELAY, 1, 0 },
+    [SMTP_STEP_MAIL] = { "MAIL", NULL, 2, SMTP_WAIT_RELAY, 0, 0 },
+    [SMTP_STEP_RCPT] = { "RCPT", "RCPT TO:<%s>\r\n", 2, SMTP_WAIT_RELAY, 0, 0 },
+    [SMTP_STEP_DATA] = { "DATA", "DATA\r\n", 3, SMTP_WAIT_RELAY, 0, 0 },
+    [SMTP_STEP_DOT] = { "end of data", NULL, 2, SMTP_WAIT_DOT, 0, 0 },
+    [SMTP_STEP_QUIT] = { "QUIT", "QUIT\r\n", 2, SMTP_WAIT_RELAY, 1, 0 },
 };
 
 const smtp_step_t *smtp_step(smtp_step_e step)
@@ -171,8 +176,32 @@ static const struct {
     { "PIPELINING", SMTP_CAN_PIPELINING },
     { "SIZE", SMTP_CAN_SIZE },
     { "8BITMIME", SMTP_CAN_8BITMIME },
+    { "STARTTLS", SMTP_CAN_STARTTLS },
+    { NULL, 0 }
+}, mechanisms[] = {
+    { "PLAIN", SMTP_CAN_AUTH_PLAIN },
+    { "LOGIN", SMTP_CAN_AUTH_LOGIN },
     { NULL, 0 }
 };
+
+/* The mechanisms behind "AUTH", or behind "AUTH=" as before RFC 2554. */
+static unsigned take_mechanisms(const char *at)
+{
+    unsigned taken = 0;
+
+    while (*at == ' ' || *at == '=') {
+        smtp_span_t word = { at + 1, strcspn(at + 1, " \n") };
+        int i;
+
+        for (i = 0; mechanisms[i].keyword; i++) {
+            if (smtp_span_is(word, mechanisms[i].keyword)) {
+                taken |= mechanisms[i].capability;
+            }
+        }
+        at = word.p + word.n;
+    }
+    return taken;
+}
 
 void smtp_client_take_capabilities(smtp_client_t *cl, const smtp_reply_t *reply)
 {
@@ -180,9 +209,12 @@ void smtp_client_take_capabilities(smtp_client_t *cl, const smtp_reply_t *reply)
 
     cl->capabilities = 0;
     for (; line; line = strchr(line + 1, '\n')) {
-        smtp_span_t word = { line + 1, strcspn(line + 1, " \n") };
+        smtp_span_t word = { line + 1, strcspn(line + 1, " =\n") };
         int i;
 
+        if (smtp_span_is(word, "AUTH")) {
+            cl->capabilities |= take_mechanisms(word.p + word.n);
+        }
         for (i = 0; capabilities[i].keyword; i++) {
             if (smtp_span_is(word, capabilities[i].keyword)) {
                 cl->capabilities |= capabilities[i].capability;

@@ -16,6 +16,11 @@ typedef enum smtp_step_e {
     SMTP_STEP_GREETING,
     SMTP_STEP_EHLO,
     SMTP_STEP_HELO,
+    SMTP_STEP_STARTTLS,
+    SMTP_STEP_AUTH,
+    SMTP_STEP_LOGIN,
+    SMTP_STEP_LOGIN_USER,
+    SMTP_STEP_LOGIN_PASSWORD,
     SMTP_STEP_RSET,
     SMTP_STEP_MAIL,
     SMTP_STEP_RCPT,
@@ -34,6 +39,7 @@ typedef struct smtp_step_t {
     int expect;          /* first digit of the code that lets us go on */
     smtp_wait_e wait;    /* which deadline its reply has */
     unsigned ours : 1;   /* a 5yz is a fault between us and the relay, not about the mail */
+    unsigned secret : 1; /* neither it nor its reply's text may be logged */
 } smtp_step_t;
 
 const smtp_step_t *smtp_step(smtp_step_e step);
@@ -42,7 +48,10 @@ const smtp_step_t *smtp_step(smtp_step_e step);
 enum {
     SMTP_CAN_PIPELINING = 0x01,
     SMTP_CAN_SIZE = 0x02,
-    SMTP_CAN_8BITMIME = 0x04
+    SMTP_CAN_8BITMIME = 0x04,
+    SMTP_CAN_STARTTLS = 0x08,
+    SMTP_CAN_AUTH_PLAIN = 0x10,
+    SMTP_CAN_AUTH_LOGIN = 0x20
 };
 
 /* One connection to a relay; zeroed is a new one. */
