@@ -83,5 +83,5 @@ AP_DECLARE_MODULE(nssmtpd) = {
     nssmtpd_config_merge,
     nssmtpd_commands,
     register_hooks,
-    AP_MODULE_FLAG_NONE
+    AP_MODULE_FLAG_ALWAYS_MERGE /* or a host without a word of ours inherits SmtpdEngine */
 };

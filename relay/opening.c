@@ -98,6 +98,9 @@ static apr_status_t say_quit(void *baton)
         APR_BRIGADE_INSERT_TAIL(link->out, apr_bucket_flush_create(link->out->bucket_alloc));
         ap_pass_brigade(c->output_filters, link->out);
     }
+    /* What was read is of the connection's allocator, which goes before our brigades do. */
+    apr_brigade_cleanup(link->in);
+    apr_brigade_cleanup(link->out);
     return APR_SUCCESS;
 }
 
@@ -348,6 +351,21 @@ static int try_worker(nssmtpd_upstream_t *u, const char *url, int fresh)
            || (u->without_tls && use_worker(u, apr_pstrdup(p, url), 1));
 }
 
+/* mod_proxy_balancer's choice. It looks at a request as mod_proxy would have made it. */
+static int choose_member(nssmtpd_upstream_t *u, proxy_balancer **balancer, char **url)
+{
+    request_rec *r = u->t->r;
+    char *filename = r->filename;
+    int rc;
+
+    u->worker = NULL;
+    r->proxyreq = PROXYREQ_REVERSE;
+    rc = nssmtpd_proxy.pre_request(&u->worker, balancer, r, nssmtpd_proxy_conf(r->server), url);
+    r->proxyreq = PROXYREQ_NONE;
+    r->filename = filename;
+    return rc == OK;
+}
+
 static int open_balanced(nssmtpd_upstream_t *u, int fresh)
 {
     request_rec *r = u->t->r;
@@ -357,9 +375,7 @@ static int open_balanced(nssmtpd_upstream_t *u, int fresh)
         char *url = apr_pstrdup(r->pool, u->relay->name);
         proxy_balancer *balancer = NULL;
 
-        u->worker = NULL;
-        if (nssmtpd_proxy.pre_request(&u->worker, &balancer, r, nssmtpd_proxy_conf(r->server),
-                                      &url) != OK) {
+        if (!choose_member(u, &balancer, &url)) {
             break;
         }
         if (try_worker(u, url, fresh)) {

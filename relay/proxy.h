@@ -23,6 +23,8 @@
 
 typedef struct nssmtpd_proxy_t {
     module *module;
+    void (*hook_canon_handler)(int (*handler)(request_rec *r, char *url),
+                               const char *const *before, const char *const *after, int order);
 #define NSSMTPD_PROXY_MEMBER(name) __typeof__(&ap_proxy_##name) name;
     NSSMTPD_PROXY_FUNCTIONS(NSSMTPD_PROXY_MEMBER)
 #undef NSSMTPD_PROXY_MEMBER
@@ -32,7 +34,12 @@ typedef struct nssmtpd_proxy_t {
 extern nssmtpd_proxy_t nssmtpd_proxy;
 
 /* Finds mod_proxy. Returns what is missing, with the remedy, or NULL. While httpd starts. */
-const char *nssmtpd_proxy_resolve(apr_pool_t *p);
+const char *nssmtpd_proxy_resolve(apr_pool_t *pconf);
+
+/* Gives the server a configuration of mod_proxy of its own, where it shares the main
+ * server's because it has no directive of mod_proxy: workers are a host's. While httpd
+ * starts. */
+void nssmtpd_proxy_own_conf(server_rec *s, apr_pool_t *pconf);
 
 /* mod_proxy's configuration of a server. */
 proxy_server_conf *nssmtpd_proxy_conf(const server_rec *s);

@@ -222,11 +222,12 @@ const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_p
                                     apr_pool_t *ptemp)
 {
     nssmtpd_relay_t *relay = apr_pcalloc(pconf, sizeof(*relay));
-    const char *wrong = nssmtpd_proxy_resolve(ptemp);
+    const char *wrong = nssmtpd_proxy_resolve(pconf);
 
     if (wrong) {
         return wrong;
     }
+    nssmtpd_proxy_own_conf(s, pconf);
     route->baton = relay;
     relay->is_balancer = strncasecmp(route->url, "balancer://", 11) == 0;
     if (!relay->is_balancer) {

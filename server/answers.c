@@ -63,6 +63,16 @@ nssmtpd_wait_e nssmtpd_answers_wait(nssmtpd_session_t *session)
 
 /* Events */
 
+/* Too long at a stretch: from now on it needs a place, behind others who want one. */
+static nssmtpd_wait_e give_way(nssmtpd_session_t *session)
+{
+    session->reads = 0;
+    nssmtpd_answers_wait(session); /* for the deadline */
+    nssmtpd_registry_give_place(session);
+    return nssmtpd_registry_take_place(session, session->conf->max_busy) == 0 ? NSSMTPD_WAIT_PLACE
+                                                                              : NSSMTPD_LOOK_UP;
+}
+
 static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = nssmtpd_answers_send(session);
@@ -72,8 +82,7 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
         return wait;
     }
     if (++session->reads > READS_A_TURN) {
-        nssmtpd_answers_wait(session); /* for the deadline */
-        return NSSMTPD_WAIT_BUSY;
+        return give_way(session);
     }
     rv = nssmtpd_connection_read(session);
     if (rv == APR_EAGAIN) {
@@ -122,38 +131,30 @@ static nssmtpd_wait_e on_starttls(nssmtpd_session_t *session)
     return nssmtpd_answers_send(session);
 }
 
-/* Takes a place for work that blocks. GO_ON: taken, or *refusal is set because it took too
- * long. WAIT_BUSY: later. */
-static nssmtpd_wait_e enter_work(nssmtpd_session_t *session, int blocks,
+/* A place for work that blocks. GO_ON: taken, or *refusal is set because there was none in
+ * time. WAIT_PLACE: later. It is given up when the session comes to rest. */
+static nssmtpd_wait_e take_place(nssmtpd_session_t *session, int blocks,
                                  const smtp_reply_t **refusal)
 {
-    apr_time_t now;
+    apr_time_t now = apr_time_now();
+    int rc = blocks ? nssmtpd_registry_take_place(session, session->conf->max_busy) : 1;
 
     *refusal = NULL;
-    if (!blocks || nssmtpd_registry_enter_work(session->conf->max_busy)) {
-        session->queued = 0;
-        return NSSMTPD_GO_ON;
-    }
-    now = apr_time_now();
-    if (!session->queued) {
+    if (rc == 0 && !session->queued) {
         session->queued = now;
+        session->deadline = now + timeout_of(session, NSSMTPD_TIMEOUT_CONNECT);
     }
-    if (now - session->queued < timeout_of(session, NSSMTPD_TIMEOUT_CONNECT)) {
-        session->deadline = 0;
-        return NSSMTPD_WAIT_BUSY;
+    if (rc == 0 && now < session->deadline) {
+        return NSSMTPD_WAIT_PLACE;
     }
     session->queued = 0;
-    *refusal = smtp_reply(SMTP_REPLY_BUSY);
-    ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
-                  "NS0024: no thread came free for a client in time (SmtpdMaxBusy)");
-    return NSSMTPD_GO_ON;
-}
-
-static void leave_work(int blocks)
-{
-    if (blocks) {
-        nssmtpd_registry_leave_work();
+    if (rc != 1) {
+        nssmtpd_registry_give_place(session);
+        *refusal = smtp_reply(SMTP_REPLY_BUSY);
+        ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
+                      "NS0024: no thread came free for a client in time (SmtpdMaxBusy)");
     }
+    return NSSMTPD_GO_ON;
 }
 
 static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
@@ -166,12 +167,11 @@ static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
         nssmtpd_transaction_begin(session);
     }
     blocks = nssmtpd_phase_is_configured(session, "mail");
-    if ((wait = enter_work(session, blocks, &reply)) != NSSMTPD_GO_ON) {
+    if ((wait = take_place(session, blocks, &reply)) != NSSMTPD_GO_ON) {
         return wait;
     }
     if (!reply) {
         reply = nssmtpd_phase_authorize(session, "mail", NULL);
-        leave_work(blocks);
     }
     session->mail->outcome = reply;
     smtp_dialogue_answer(&session->dialogue, reply);
@@ -181,7 +181,7 @@ static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
 static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
 {
     const smtp_reply_t *reply;
-    nssmtpd_wait_e wait = enter_work(session, 1, &reply);
+    nssmtpd_wait_e wait = take_place(session, 1, &reply);
 
     if (wait != NSSMTPD_GO_ON) {
         return wait;
@@ -191,7 +191,6 @@ static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
     }
     else {
         reply = nssmtpd_auth_check(session);
-        leave_work(1);
     }
     smtp_dialogue_answer(&session->dialogue, reply);
     return NSSMTPD_GO_ON;
@@ -203,14 +202,13 @@ static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
     const nssmtpd_route_t *route = nssmtpd_transaction_route(session, &reply);
 
     if (route) {
-        nssmtpd_wait_e wait = enter_work(session, route->delivery->blocks, &reply);
+        nssmtpd_wait_e wait = take_place(session, route->delivery->blocks, &reply);
 
         if (wait != NSSMTPD_GO_ON) {
             return wait;
         }
         if (!reply) {
             reply = nssmtpd_transaction_rcpt(session, route);
-            leave_work(route->delivery->blocks);
         }
     }
     nssmtpd_transaction_note(session, reply);
@@ -237,14 +235,13 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        nssmtpd_wait_e wait = enter_work(session, route->delivery->blocks, &reply);
+        nssmtpd_wait_e wait = take_place(session, route->delivery->blocks, &reply);
 
         if (wait != NSSMTPD_GO_ON) {
             return wait;
         }
         if (!reply) {
             reply = nssmtpd_transaction_deliver(session);
-            leave_work(route->delivery->blocks);
         }
     }
     session->mail->outcome = reply;

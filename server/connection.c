@@ -175,7 +175,7 @@ int nssmtpd_connection_has_left(nssmtpd_session_t *session, int *was_reset)
  * tells nobody. */
 static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
 {
-    short events = wait == NSSMTPD_WAIT_READ ? POLLIN : POLLOUT, revents;
+    short events = wait == NSSMTPD_WAIT_WRITE ? POLLOUT : POLLIN, revents;
     int rc = 0;
 
     while (rc <= 0 && nssmtpd_registry_wait(session)) {
@@ -194,15 +194,42 @@ static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
     nssmtpd_registry_resume(session);
 }
 
+/* The MPM polls a connection's socket and nothing else. For who waits for a place, its bell
+ * stands in the socket's place until it rings. */
+static void park(nssmtpd_session_t *session)
+{
+    apr_os_sock_t bell = session->bell;
+
+    apr_os_sock_get(&session->parked, session->socket);
+    apr_os_sock_put(&session->socket, &bell, session->c->pool);
+}
+
+/* A thread works for the session again. */
+static void resume(nssmtpd_session_t *session)
+{
+    apr_os_sock_t own = session->parked;
+
+    nssmtpd_registry_resume(session);
+    if (own >= 0) {
+        apr_os_sock_put(&session->socket, &own, session->c->pool);
+        session->parked = -1;
+    }
+}
+
 /* Without: 1 if the session is left to the MPM. */
 static int wait_without_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
 {
     conn_rec *c = session->c;
 
+    if (wait == NSSMTPD_WAIT_PLACE) {
+        park(session);
+    }
     if (!nssmtpd_registry_wait(session)) {
+        resume(session);
         return 0;
     }
-    c->cs->sense = wait == NSSMTPD_WAIT_READ ? CONN_SENSE_WANT_READ : CONN_SENSE_WANT_WRITE;
+    session->wants_write = wait == NSSMTPD_WAIT_WRITE;
+    c->cs->sense = wait == NSSMTPD_WAIT_WRITE ? CONN_SENSE_WANT_WRITE : CONN_SENSE_WANT_READ;
     c->cs->state = CONN_STATE_ASYNC_WAITIO;
     return 1;
 }
@@ -212,7 +239,6 @@ static int drive(nssmtpd_session_t *session)
     for (;;) {
         nssmtpd_wait_e wait = nssmtpd_session_run(session);
 
-        session->wants_write = wait != NSSMTPD_WAIT_READ;
         if (wait == NSSMTPD_CLOSE) {
             nssmtpd_session_end(session);
             if (session->c->cs) {
@@ -278,7 +304,7 @@ int nssmtpd_connection_process(conn_rec *c)
         apr_pool_pre_cleanup_register(c->pool, connection->session, leave_registry);
     }
     else {
-        nssmtpd_registry_resume(connection->session);
+        resume(connection->session);
     }
     return drive(connection->session);
 }
@@ -293,7 +319,7 @@ int nssmtpd_connection_pre_close(conn_rec *c)
     if (!session) {
         return DECLINED;
     }
-    nssmtpd_registry_resume(session);
+    resume(session);
     if (session->over) {
         return OK;
     }

@@ -6,6 +6,7 @@
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <errno.h>
 #include <http_core.h>
 #include <http_log.h>
 #include <stdlib.h>
@@ -38,7 +39,11 @@ static const char *parse_number(cmd_parms *cmd, const char *arg, const nssmtpd_n
     const char *unit;
     char *end;
 
+    errno = 0;
     *value = apr_strtoi64(arg, &end, 10);
+    if (errno == ERANGE) {
+        *value = -1;
+    }
     if (end > arg && *end && (unit = strchr(units, apr_toupper(*end)))) {
         int shift = 10 * (unit - units + 1);
 

@@ -4,8 +4,8 @@
  */
 #include "server/lists.h"
 
-#include <apr_lib.h>
 #include <apr_strings.h>
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "smtp/address.h"
@@ -77,21 +77,14 @@ const nssmtpd_domain_t *nssmtpd_lists_find(const nssmtpd_domains_t *domains, con
  * lest a typing error trusts sixteen million clients. */
 static int is_address(const char *word)
 {
-    apr_size_t dots = 0;
-    const char *at;
+    return strchr(word, ':') || strspn(word, "0123456789.") == strlen(word);
+}
 
-    if (strchr(word, ':')) {
-        return 1;
-    }
-    for (at = word; *at; at++) {
-        if (*at == '.') {
-            dots++;
-        }
-        else if (!apr_isdigit(*at)) {
-            return 0;
-        }
-    }
-    return dots == 3;
+static int is_complete(const char *ip)
+{
+    struct in_addr v4;
+
+    return strchr(ip, ':') || inet_pton(AF_INET, ip, &v4) == 1;
 }
 
 static const char *resolve(apr_pool_t *p, apr_array_header_t *subnets, const char *name)
@@ -126,7 +119,7 @@ const char *nssmtpd_lists_parse_client(apr_pool_t *p, apr_array_header_t *subnet
     if (*is_name) {
         return mask ? apr_psprintf(p, "\"%s\" is no network", word) : resolve(p, subnets, ip);
     }
-    if (apr_ipsubnet_create(&subnet, ip, mask, p) != APR_SUCCESS) {
+    if (!is_complete(ip) || apr_ipsubnet_create(&subnet, ip, mask, p) != APR_SUCCESS) {
         return apr_psprintf(p, "\"%s\" is no address or network", word);
     }
     APR_ARRAY_PUSH(subnets, apr_ipsubnet_t *) = subnet;

@@ -1,34 +1,30 @@
-/* The ring of this child's sessions and the count of its threads in blocking work.
- * httpd wakes waiting connections for their sockets only, so whoever must be told of a
- * deadline or a restart is woken through its socket.
+/* The ring of this child's sessions, and the places for long work with their queue. httpd
+ * wakes waiting connections for their sockets only, so whoever must be told of a deadline or
+ * a restart is woken through its socket; who waits for a place has a bell in its stead.
  */
 #include "server/registry.h"
 
 #include <ap_mpm.h>
 #include <apr_portable.h>
-#include <apr_thread_cond.h>
 #include <apr_thread_mutex.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
-
-/* How long a thread waits for a place before it goes back to other sessions: long enough
- * to catch one that is about to come free, short enough to keep no web page waiting. */
-#define PLACE_WAIT apr_time_from_msec(5)
+#include <unistd.h>
 
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
-static apr_thread_cond_t *place_free;
+static nssmtpd_session_t *first, *last; /* of the queue for a place */
 static int threads_per_child, is_async, busy;
 static volatile int stopping;
 
 apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
 {
-    apr_status_t rv = apr_thread_cond_create(&place_free, p);
-
     APR_RING_INIT(&sessions, nssmtpd_session_t, link);
+    first = last = NULL;
     threads_per_child = threads;
     is_async = async;
     stopping = busy = 0;
-    return rv == APR_SUCCESS ? apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p) : rv;
+    return apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p);
 }
 
 void nssmtpd_registry_add(nssmtpd_session_t *session)
@@ -74,9 +70,22 @@ int nssmtpd_registry_is_stopping(void)
                && state == AP_MPMQ_STOPPING);
 }
 
+static void ring_bell(const nssmtpd_session_t *session)
+{
+    const apr_uint64_t one = 1;
+
+    if (write(session->bell, &one, sizeof(one)) < 0) {
+        return; /* only if it has rung 2^64 times */
+    }
+}
+
 /* The socket's owner does not touch it while it waits, and leaves the ring first. */
 static void wake(nssmtpd_session_t *session)
 {
+    if (session->in_queue || session->parked >= 0) {
+        ring_bell(session);
+        return;
+    }
     apr_socket_shutdown(session->socket, session->wants_write ? APR_SHUTDOWN_READWRITE
                                                               : APR_SHUTDOWN_READ);
 }
@@ -133,31 +142,106 @@ void nssmtpd_registry_sweep(apr_time_t now)
     apr_thread_mutex_unlock(mutex);
 }
 
-int nssmtpd_registry_enter_work(apr_int64_t max)
+/* Places */
+
+static int has_bell(nssmtpd_session_t *session)
 {
-    int entered;
+    if (session->bell < 0) {
+        session->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    return session->bell >= 0;
+}
+
+static void drop_bell(nssmtpd_session_t *session)
+{
+    if (session->bell >= 0) {
+        close(session->bell);
+        session->bell = -1;
+    }
+}
+
+/* It rang for something else than a place. */
+static void still_bell(const nssmtpd_session_t *session)
+{
+    apr_uint64_t rung;
+
+    if (read(session->bell, &rung, sizeof(rung)) < 0) {
+        return; /* it did not */
+    }
+}
+
+static void leave_queue(nssmtpd_session_t *session)
+{
+    *(session->ahead ? &session->ahead->behind : &first) = session->behind;
+    *(session->behind ? &session->behind->ahead : &last) = session->ahead;
+    session->in_queue = 0;
+}
+
+static void enqueue(nssmtpd_session_t *session)
+{
+    if (session->in_queue) {
+        still_bell(session);
+        return;
+    }
+    session->ahead = last;
+    session->behind = NULL;
+    *(last ? &last->behind : &first) = session;
+    last = session;
+    session->in_queue = 1;
+}
+
+int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
+{
+    int rc = -1;
 
     if (!is_async) {
         return 1; /* each session has its thread anyway */
     }
     max = max > 0 ? max : (threads_per_child * 3 + 3) / 4;
     apr_thread_mutex_lock(mutex);
-    if (busy >= max) {
-        apr_thread_cond_timedwait(place_free, mutex, PLACE_WAIT);
+    if (!session->has_place && busy < max && !first) {
+        session->has_place = 1;
+        busy++;
     }
-    entered = busy < max;
-    busy += entered;
+    if (session->has_place) {
+        drop_bell(session);
+        rc = 1;
+    }
+    else if (has_bell(session)) {
+        enqueue(session);
+        rc = 0;
+    }
     apr_thread_mutex_unlock(mutex);
-    return entered;
+    return rc;
 }
 
-void nssmtpd_registry_leave_work(void)
+/* The place goes from hand to hand: busy stays what it is. */
+static void hand_on(void)
 {
-    if (!is_async) {
+    nssmtpd_session_t *next = first;
+
+    if (!next) {
+        busy--;
+        return;
+    }
+    leave_queue(next);
+    next->has_place = 1;
+    ring_bell(next);
+}
+
+void nssmtpd_registry_give_place(nssmtpd_session_t *session)
+{
+    if (!is_async || (!session->has_place && !session->in_queue)) {
         return;
     }
     apr_thread_mutex_lock(mutex);
-    busy--;
-    apr_thread_cond_signal(place_free);
+    if (session->in_queue) {
+        leave_queue(session);
+    }
+    if (session->has_place) {
+        session->has_place = 0;
+        hand_on();
+    }
+    drop_bell(session);
     apr_thread_mutex_unlock(mutex);
 }

@@ -1,6 +1,6 @@
 /* The sessions of this child: who waits, until when, and how a waiting one is woken that
  * the MPM holds. Waking shuts down the socket's reading half, which makes it readable: the
- * session then finds out itself why. Also the places for blocking work. Thread safe.
+ * session then finds out itself why. Also the places for long work. Thread safe.
  */
 #ifndef NSSMTPD_REGISTRY_H
 #define NSSMTPD_REGISTRY_H
@@ -31,9 +31,14 @@ void nssmtpd_registry_stop(int graceful);
 /* Wakes the sessions whose deadline is over. Called about every second. */
 void nssmtpd_registry_sweep(apr_time_t now);
 
-/* Takes a place for blocking work, of at most max (SmtpdMaxBusy; 0: three quarters of the
- * threads). Waits for one a few milliseconds at most. 0: there is none now. */
-int nssmtpd_registry_enter_work(apr_int64_t max);
-void nssmtpd_registry_leave_work(void);
+/* Places for long work: what blocks on others, and clients that never pause. There are max
+ * of them (SmtpdMaxBusy; 0: three quarters of the threads), so that some threads are always
+ * left for what is short. Who gets none is put in a queue, and session->bell becomes
+ * readable when it has one; it must then wait for that (NSSMTPD_WAIT_PLACE).
+ * Returns 1: it has a place; 0: it is in the queue; -1: not even that can be had now. */
+int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max);
+
+/* Gives up a place, or the wish for one; the next in the queue gets it. */
+void nssmtpd_registry_give_place(nssmtpd_session_t *session);
 
 #endif

@@ -89,6 +89,7 @@ nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
 
     session->c = c;
     session->socket = socket;
+    session->bell = session->parked = -1;
     session->conf = conf;
     session->in = apr_brigade_create(c->pool, c->bucket_alloc);
     session->out = apr_brigade_create(c->pool, c->bucket_alloc);
@@ -236,7 +237,7 @@ static nssmtpd_wait_e wake_up(nssmtpd_session_t *session)
         session->eof = 1; /* mod_ssl has left: what comes now is not to be believed */
         return NSSMTPD_CLOSE;
     }
-    if (session->deadline && apr_time_now() > session->deadline) {
+    if (session->deadline && !session->queued && apr_time_now() > session->deadline) {
         wait = on_timeout(session);
     }
     if (wait == NSSMTPD_GO_ON && session->c->data_in_output_filters) {
@@ -261,6 +262,10 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
             smtp_dialogue_close(&session->dialogue, SMTP_REPLY_SHUTDOWN);
         }
         wait = step(session);
+        wait = wait == NSSMTPD_LOOK_UP ? wake_up(session) : wait;
+    }
+    if (wait != NSSMTPD_WAIT_PLACE) {
+        nssmtpd_registry_give_place(session);
     }
     if (wait != NSSMTPD_CLOSE && session->mail && session->mail->t.offered) {
         session->mail->t.route->delivery->idle(&session->mail->t);
@@ -309,6 +314,7 @@ void nssmtpd_session_end(nssmtpd_session_t *session)
     else if (!session->had_mail && d->last_code >= 400) {
         nssmtpd_transaction_log_refused(session, 0);
     }
+    nssmtpd_registry_give_place(session);
     smtp_dialogue_end(&session->dialogue);
     nssmtpd_state_close(session->slot);
 }

@@ -15,7 +15,8 @@ typedef enum nssmtpd_wait_e {
     NSSMTPD_GO_ON,
     NSSMTPD_WAIT_READ,  /* more octets of the client */
     NSSMTPD_WAIT_WRITE, /* the client to take its replies */
-    NSSMTPD_WAIT_BUSY,  /* its turn: others are served first */
+    NSSMTPD_WAIT_PLACE, /* a place among the threads in long work: see registry.h */
+    NSSMTPD_LOOK_UP,    /* a look at the clock */
     NSSMTPD_CLOSE       /* nothing: it is over */
 } nssmtpd_wait_e;
 
@@ -31,7 +32,8 @@ typedef struct nssmtpd_session_t nssmtpd_session_t;
 typedef struct nssmtpd_mail_t nssmtpd_mail_t;
 
 struct nssmtpd_session_t {
-    APR_RING_ENTRY(nssmtpd_session_t) link; /* in the registry */
+    APR_RING_ENTRY(nssmtpd_session_t) link;  /* in the registry */
+    nssmtpd_session_t *ahead, *behind;       /* in the registry's queue for a place */
     conn_rec *c;
     apr_socket_t *socket;
     const nssmtpd_config_t *conf;
@@ -40,13 +42,17 @@ struct nssmtpd_session_t {
     apr_size_t in_taken;         /* of its first bucket */
     apr_bucket_brigade *out;     /* replies, not yet passed on */
     apr_time_t deadline;         /* of what is waited for; 0: none set */
-    apr_time_t queued;           /* since when it waits for a place to work; 0: it does not */
+    apr_time_t queued;           /* since when it waits for a place; 0: it does not */
+    int bell;                    /* descriptor that tells it of a place; -1: none */
+    int parked;                  /* its socket's own, while bell stands there; -1: it does not */
     int reads;                   /* since a thread took it up */
     int slot;                    /* in the shared table */
     char *user;                  /* authenticated; NULL: nobody */
     unsigned trusted : 1;
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
+    unsigned has_place : 1;      /* registry's */
+    unsigned in_queue : 1;       /* registry's */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
     unsigned waiting : 1;        /* registry's: no thread works for it */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */

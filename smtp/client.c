@@ -95,11 +95,13 @@ static smtp_parse_e take_line(smtp_client_t *cl, apr_pool_t *p)
         return SMTP_BAD;
     }
     code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + (line[2] - '0');
-    if ((cl->code && code != cl->code) || ++cl->lines > SMTP_REPLY_LINES_MAX) {
+    if ((cl->code && code != cl->code) || ++cl->lines > SMTP_RELAY_LINES_MAX) {
         return SMTP_BAD;
     }
     cl->code = code;
-    add_text(cl, p, (smtp_span_t){ line + (n > 3 ? 4 : 3), n > 3 ? n - 4 : 0 });
+    if (cl->lines <= SMTP_REPLY_LINES_MAX) {
+        add_text(cl, p, (smtp_span_t){ line + (n > 3 ? 4 : 3), n > 3 ? n - 4 : 0 });
+    }
     return n > 3 && line[3] == '-' ? SMTP_MORE : SMTP_OK;
 }
 

@@ -11,8 +11,9 @@
 #define SMTP_AUTH_LINE_MAX 12288         /* without CRLF, RFC 4954 4 */
 #define SMTP_PARAMS_MAX 16               /* ESMTP parameters of one command */
 #define SMTP_REPLY_LINE_MAX 512          /* a line we send, with CRLF, RFC 5321 4.5.3.1.5 */
-#define SMTP_REPLY_LINES_MAX 100         /* lines of one reply, either direction */
+#define SMTP_REPLY_LINES_MAX 100         /* lines of one reply of ours */
 #define SMTP_RELAY_LINE_MAX 2048         /* a line a relay may send us */
+#define SMTP_RELAY_LINES_MAX 1000        /* lines of its reply; beyond our 100 unread, but heard */
 #define SMTP_HEADER_MAX (256 * 1024)     /* octets of a message read as its header section */
 #define SMTP_FIELD_NAME_MAX 78           /* a longer name is no header field, RFC 5322 2.1.1 */
 #define SMTP_HOPS_MAX 100                /* Received: fields, RFC 5321 6.3 */
