@@ -311,7 +311,7 @@ static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
 
     u->deadline = apr_time_now() + nssmtpd_timeout(r->server, NSSMTPD_TIMEOUT_CONNECT);
     u->peer = apr_psprintf(r->pool, "%s:%d", u->worker->s->hostname_ex, u->worker->s->port);
-    nssmtpd_set_variable(u->t, "SMTP_RELAY", u->peer);
+    nssmtpd_set_variable(u->t, "SMTP_RELAY", apr_pstrcat(r->pool, "smtp://", u->peer, NULL));
     if (nssmtpd_proxy.acquire_connection(NSSMTPD_PROXY_FUNCTION, &backend, u->worker, r->server)
         != OK) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,

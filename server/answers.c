@@ -100,6 +100,12 @@ static nssmtpd_wait_e on_command(nssmtpd_session_t *session)
     if (smtp_dialogue_is_verb(&session->dialogue, "MAIL")) {
         nssmtpd_transaction_log_refused(session, 1);
     }
+    if (session->mail && session->dialogue.last == smtp_reply(SMTP_REPLY_TOO_MANY_RCPTS)
+        && !session->mail->too_many) {
+        session->mail->too_many = 1;
+        ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
+                      "NS0029: denied: too many recipients (SmtpdMaxRecipients)");
+    }
     return NSSMTPD_GO_ON;
 }
 

@@ -14,6 +14,7 @@
 #include <http_log.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "server/auth.h"
 #include "server/tls.h"
@@ -88,6 +89,12 @@ static int is_directory(const char *path, apr_pool_t *p)
     return apr_stat(&info, path, APR_FINFO_TYPE, p) == APR_SUCCESS && info.filetype == APR_DIR;
 }
 
+/* Root writes anywhere; what its children may, they say when they start. */
+static int is_writable(const char *path)
+{
+    return geteuid() == 0 || access(path, W_OK | X_OK) == 0;
+}
+
 int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *ptemp)
 {
     int i, routes = 0, rc = OK;
@@ -114,10 +121,11 @@ int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *
     if (check_tls(conf) != OK || nssmtpd_auth_check_config(conf) != OK) {
         rc = !OK;
     }
-    if (conf->spool_configured && !is_directory(conf->spool_directory, ptemp)) {
+    if (conf->spool_configured
+        && (!is_directory(conf->spool_directory, ptemp) || !is_writable(conf->spool_directory))) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server,
-                     "NS0013: SmtpdSpool: there is no directory %s; make it, writable for User",
-                     conf->spool_directory);
+                     "NS0013: SmtpdSpool: there is no directory %s that can be written to; make "
+                     "it, writable for User", conf->spool_directory);
         rc = !OK;
     }
     if (!routes) {

@@ -161,7 +161,8 @@ static const char *add_trusted(cmd_parms *cmd, void *dconf, const char *arg)
         return apr_pstrcat(cmd->pool, "SmtpdTrustedClients: ", wrong, NULL);
     }
     if (is_name) {
-        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, cmd->server,
+        /* No server: a virtual host has no log yet. */
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, NULL,
                      "NS0001: SmtpdTrustedClients: %s is looked up once, now; an address "
                      "does not change unseen", arg);
     }
@@ -306,7 +307,7 @@ static const char *set_max_connections(cmd_parms *cmd, void *dconf, const char *
 
 static const char *set_spool(cmd_parms *cmd, void *dconf, const char *arg)
 {
-    if (strncasecmp(arg, "directory=", 10) == 0) {
+    if (strncasecmp(arg, "directory=", 10) == 0 && arg[10]) {
         conf_of(cmd)->spool_directory = ap_server_root_relative(cmd->pool, arg + 10);
         return NULL;
     }

@@ -288,7 +288,7 @@ static void log_denial(const nssmtpd_session_t *session)
     apr_size_t i;
 
     for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        if (session->dialogue.farewell == smtp_reply(rows[i].reply)) {
+        if (session->dialogue.last == smtp_reply(rows[i].reply)) {
             ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c, "NS0023: denied: %s",
                           rows[i].reason);
         }

@@ -304,6 +304,7 @@ static const char *list_rcpts(nssmtpd_mail_t *mail)
 
 static void publish(nssmtpd_mail_t *mail)
 {
+    const smtp_dialogue_t *d = &mail->session->dialogue;
     apr_table_t *env = mail->t.r->subprocess_env;
     apr_pool_t *p = mail->t.r->pool;
 
@@ -315,14 +316,11 @@ static void publish(nssmtpd_mail_t *mail)
     if (mail->t.route && !apr_table_get(env, "SMTP_RELAY")) { /* a relay set its address */
         apr_table_setn(env, "SMTP_RELAY", mail->t.route->url);
     }
-    if (mail->outcome) {
-        mail->t.r->status = mail->outcome->code;
-        apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));
+    if (!mail->outcome) { /* given up: by QUIT or our 421, or by RSET, EHLO, STARTTLS */
+        mail->outcome = d->state == SMTP_STATE_CLOSED ? d->last : smtp_reply(SMTP_REPLY_RESET);
     }
-    else { /* given up by RSET, EHLO, QUIT: no code, lest it looks like a delivery's 250 */
-        mail->t.r->status = 0;
-        apr_table_setn(env, "SMTP_REPLY", "-");
-    }
+    mail->t.r->status = mail->outcome->code;
+    apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));
 }
 
 void nssmtpd_transaction_end(nssmtpd_session_t *session)

@@ -19,6 +19,7 @@ struct nssmtpd_mail_t {
     const smtp_reply_t *outcome; /* what %>s and SMTP_REPLY say; NULL: nothing decided */
     apr_status_t spool_status;
     unsigned too_big : 1;
+    unsigned too_many : 1;       /* that it has too many recipients was logged */
 };
 
 /* MAIL was said and is in order: the dialogue's mail is set. */

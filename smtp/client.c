@@ -205,17 +205,24 @@ static unsigned take_mechanisms(const char *at)
     return taken;
 }
 
+/* A keyword ends at a blank; only AUTH may be the old "AUTH=" as well. */
+static int is_auth(smtp_span_t word)
+{
+    return word.n >= 4 && smtp_span_is((smtp_span_t){ word.p, 4 }, "AUTH")
+           && (word.n == 4 || word.p[4] == '=');
+}
+
 void smtp_client_take_capabilities(smtp_client_t *cl, const smtp_reply_t *reply)
 {
     const char *line = reply ? strchr(reply->text, '\n') : NULL;
 
     cl->capabilities = 0;
     for (; line; line = strchr(line + 1, '\n')) {
-        smtp_span_t word = { line + 1, strcspn(line + 1, " =\n") };
+        smtp_span_t word = { line + 1, strcspn(line + 1, " \n") };
         int i;
 
-        if (smtp_span_is(word, "AUTH")) {
-            cl->capabilities |= take_mechanisms(word.p + word.n);
+        if (is_auth(word)) {
+            cl->capabilities |= take_mechanisms(word.p + 4);
         }
         for (i = 0; capabilities[i].keyword; i++) {
             if (smtp_span_is(word, capabilities[i].keyword)) {

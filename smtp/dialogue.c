@@ -19,9 +19,9 @@ static void put(smtp_dialogue_t *d, const smtp_reply_t *reply)
 {
     smtp_reply_put(d->out, reply);
     d->last_code = (short)reply->code;
+    d->last = reply;
     if (reply->code == 421 || reply->code == 221) {
         d->state = SMTP_STATE_CLOSED;
-        d->farewell = reply;
     }
 }
 

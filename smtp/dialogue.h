@@ -80,7 +80,7 @@ typedef struct smtp_dialogue_t {
     smtp_sasl_t sasl;
     int auth_failures;
     int errors, idle_commands, rcpts, rcpt_commands;
-    const smtp_reply_t *farewell; /* the reply that closed the session; NULL before */
+    const smtp_reply_t *last;    /* the last reply: to compare with rows of the table only */
     short last_code;             /* of the last reply */
     unsigned char state;
     unsigned char event;         /* that an answer is owed for, or SMTP_EVENT_MORE */
