@@ -363,6 +363,9 @@ static int choose_member(nssmtpd_upstream_t *u, proxy_balancer **balancer, char 
     rc = nssmtpd_proxy.pre_request(&u->worker, balancer, r, nssmtpd_proxy_conf(r->server), url);
     r->proxyreq = PROXYREQ_NONE;
     r->filename = filename;
+    if (rc == OK) { /* in a child that is not the first nobody has done it */
+        nssmtpd_proxy.initialize_worker(u->worker, r->server, nssmtpd_proxy_conf(r->server)->pool);
+    }
     return rc == OK;
 }
 

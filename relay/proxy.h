@@ -13,6 +13,7 @@
     X(define_worker)                                                                               \
     X(get_worker)                                                                                  \
     X(get_balancer)                                                                                \
+    X(initialize_worker)                                                                           \
     X(pre_request)                                                                                 \
     X(acquire_connection)                                                                          \
     X(release_connection)                                                                          \
