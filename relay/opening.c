@@ -12,6 +12,7 @@
 #include <http_protocol.h>
 #include <http_ssl.h>
 #include <mod_ssl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <util_filter.h>
 
@@ -280,8 +281,8 @@ static int set_up(nssmtpd_upstream_t *u)
 static int connect_backend(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
 {
     server_rec *s = u->t->r->server;
-    void *link = NULL;
 
+    backend->is_ssl = 0;
     if (nssmtpd_proxy.connect_backend(NSSMTPD_PROXY_FUNCTION, backend, u->worker, s) != OK) {
         backend->close = 1;
         nssmtpd_proxy.release_connection(NSSMTPD_PROXY_FUNCTION, backend, s);
@@ -290,16 +291,34 @@ static int connect_backend(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
         u->failure = smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
         return 0;
     }
+    u->link = make_link(backend);
+    return set_up(u);
+}
+
+/* 1 if the relay says nothing and has not left. */
+static int is_silent(apr_socket_t *socket)
+{
+    struct pollfd pfd = { -1, POLLIN, 0 };
+
+    apr_os_sock_get(&pfd.fd, socket);
+    return poll(&pfd, 1, 0) == 0;
+}
+
+/* A connection that another mail has used; what came before the first is done. */
+static int use_pooled(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
+{
+    void *link = NULL;
+
+    if (!backend->sock || !backend->connection) {
+        return 0;
+    }
     apr_pool_userdata_get(&link, LINK_KEY, backend->scpool);
     u->link = link;
-    if (!u->link) {
-        u->link = make_link(backend);
-        return set_up(u);
+    if (link) { /* mod_proxy binds TLS to this use of the connection again */
+        nssmtpd_proxy.connection_create(NSSMTPD_PROXY_FUNCTION, backend, NULL,
+                                        u->t->r->server);
     }
-    /* mod_proxy binds TLS to this use of the connection again. */
-    return nssmtpd_proxy.connection_create(NSSMTPD_PROXY_FUNCTION, backend, NULL, s) == OK
-               ? 1
-               : nssmtpd_upstream_fail(u, SMTP_REPLY_LOCAL_FAULT);
+    return link != NULL;
 }
 
 static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
@@ -321,8 +340,8 @@ static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
                                                                   : SMTP_REPLY_RELAY_UNREACHABLE);
         return 0;
     }
-    if (fresh) {
-        backend->close = 1;
+    if (fresh || (backend->sock && !is_silent(backend->sock))) {
+        backend->close = 1; /* an idle 421 lies unread, or the relay has left */
     }
     backend->is_ssl = backend->connection && ap_ssl_conn_is_ssl(backend->connection);
     if (nssmtpd_proxy.determine_connection(r->pool, r, nssmtpd_proxy_conf(r->server), u->worker,
@@ -334,11 +353,7 @@ static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
         u->failure = smtp_reply(SMTP_REPLY_RELAY_UNREACHABLE);
         return 0;
     }
-    /* A relay's idle 421 lies unread: then the connection is closed and a new one made. */
-    nssmtpd_proxy.check_connection(NSSMTPD_PROXY_FUNCTION, backend, r->server, 0,
-                                   PROXY_CHECK_CONN_EMPTY);
-    backend->is_ssl = backend->connection && backend->is_ssl;
-    return connect_backend(u, backend);
+    return use_pooled(u, backend) || connect_backend(u, backend);
 }
 
 /* The same, and once more without TLS where that is allowed. */

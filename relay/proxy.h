@@ -18,7 +18,6 @@
     X(acquire_connection)                                                                          \
     X(release_connection)                                                                          \
     X(determine_connection)                                                                        \
-    X(check_connection)                                                                            \
     X(connect_backend)                                                                             \
     X(connection_create)
 

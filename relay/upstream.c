@@ -169,6 +169,16 @@ static apr_status_t fill_raw(nssmtpd_upstream_t *u)
     return apr_brigade_write(u->link->in, NULL, NULL, data, n);
 }
 
+/* The core's filter would look for more each time, and holds nothing, never being asked. */
+static apr_status_t fill_plain(nssmtpd_upstream_t *u)
+{
+    char data[2048];
+    apr_size_t n = sizeof(data);
+    apr_status_t rv = apr_socket_recv(u->link->backend->sock, data, &n);
+
+    return n ? apr_brigade_write(u->link->in, NULL, NULL, data, n) : rv;
+}
+
 static apr_status_t fill(nssmtpd_upstream_t *u)
 {
     apr_status_t rv;
@@ -179,6 +189,10 @@ static apr_status_t fill(nssmtpd_upstream_t *u)
         }
         if (!u->link->backend->connection) {
             rv = fill_raw(u);
+            continue;
+        }
+        if (!u->link->backend->is_ssl) {
+            rv = fill_plain(u);
             continue;
         }
         rv = ap_get_brigade(u->link->backend->connection->input_filters, u->link->in,

@@ -5,6 +5,7 @@
 #include "server/registry.h"
 
 #include <ap_mpm.h>
+#include <apr_atomic.h>
 #include <apr_portable.h>
 #include <apr_thread_mutex.h>
 #include <sys/eventfd.h>
@@ -15,7 +16,7 @@ static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static nssmtpd_session_t *first, *last; /* of the queue for a place */
 static int threads_per_child, is_async, busy;
-static volatile int stopping;
+static volatile apr_uint32_t stopping;
 
 apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
 {
@@ -41,23 +42,22 @@ void nssmtpd_registry_remove(nssmtpd_session_t *session)
     apr_thread_mutex_unlock(mutex);
 }
 
+/* No lock: each wake-up comes here. Whoever stops the child says so first and looks at
+ * waiting then, here it is the other way round: one of both sees the other. */
 int nssmtpd_registry_wait(nssmtpd_session_t *session)
 {
-    int may_wait, idle = !nssmtpd_session_has_mail(session);
-
-    apr_thread_mutex_lock(mutex);
-    may_wait = !(stopping && idle);
-    session->idle = idle;
-    session->waiting = may_wait;
-    apr_thread_mutex_unlock(mutex);
-    return may_wait;
+    session->idle = !nssmtpd_session_has_mail(session);
+    apr_atomic_xchg32(&session->waiting, 1);
+    if (stopping && session->idle) {
+        apr_atomic_set32(&session->waiting, 0);
+        return 0;
+    }
+    return 1;
 }
 
 void nssmtpd_registry_resume(nssmtpd_session_t *session)
 {
-    apr_thread_mutex_lock(mutex);
-    session->waiting = 0;
-    apr_thread_mutex_unlock(mutex);
+    apr_atomic_xchg32(&session->waiting, 0);
 }
 
 int nssmtpd_registry_is_stopping(void)
@@ -106,14 +106,14 @@ void nssmtpd_registry_stop(int graceful)
 {
     nssmtpd_session_t *session;
 
-    stopping = 1;
+    apr_atomic_xchg32(&stopping, 1);
     /* prefork calls this from a signal handler, maybe in the midst of a session */
     if (!mutex || (threads_per_child > 1 ? apr_thread_mutex_lock(mutex)
                                          : apr_thread_mutex_trylock(mutex)) != APR_SUCCESS) {
         return;
     }
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        if (!session->waiting) {
+        if (!apr_atomic_read32(&session->waiting)) {
             continue;
         }
         if (!graceful) {
@@ -135,7 +135,7 @@ void nssmtpd_registry_sweep(apr_time_t now)
     }
     apr_thread_mutex_lock(mutex);
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        if (session->waiting && session->deadline && session->deadline < now) {
+        if (apr_atomic_read32(&session->waiting) && session->deadline && session->deadline < now) {
             wake(session);
         }
     }

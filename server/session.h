@@ -54,7 +54,7 @@ struct nssmtpd_session_t {
     unsigned has_place : 1;      /* registry's */
     unsigned in_queue : 1;       /* registry's */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
-    unsigned waiting : 1;        /* registry's: no thread works for it */
+    apr_uint32_t waiting;        /* registry's: no thread works for it; atomic */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */
     unsigned eof : 1;            /* the client has closed its half */
     unsigned had_mail : 1;       /* a MAIL command was logged */
