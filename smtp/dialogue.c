@@ -39,6 +39,18 @@ static void put_counted(smtp_dialogue_t *d, const smtp_reply_t *reply)
     put(d, reply);
 }
 
+/* The third wrong password of a session is its last. */
+static void put_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
+{
+    enum { FAILURES_MAX = 3 };
+
+    put_counted(d, reply);
+    if (reply->code == 535 && ++d->auth_failures == FAILURES_MAX
+        && d->state != SMTP_STATE_CLOSED) {
+        put(d, smtp_reply(SMTP_REPLY_TOO_MANY_FAILURES));
+    }
+}
+
 void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out)
 {
     char text[SMTP_DOMAIN_MAX + 8];
@@ -147,6 +159,7 @@ static const smtp_reply_t *run_response(smtp_dialogue_t *d, smtp_span_t line)
 {
     const smtp_reply_t *reply;
 
+    d->argument = (smtp_span_t){ line.p, 0 };
     if (line.n > SMTP_AUTH_LINE_MAX) {
         smtp_sasl_end(&d->sasl);
         return smtp_reply(SMTP_REPLY_AUTH_LINE_TOO_LONG);
@@ -162,7 +175,7 @@ static smtp_event_e take_command(smtp_dialogue_t *d, smtp_span_t line)
     const smtp_reply_t *reply = d->sasl.mechanism ? run_response(d, line) : run_command(d, line);
 
     if (reply) {
-        put_counted(d, reply);
+        put_auth(d, reply);
     }
     return d->event == SMTP_EVENT_MORE ? SMTP_EVENT_COMMAND : (smtp_event_e)d->event;
 }
@@ -354,15 +367,10 @@ static void answer_starttls(smtp_dialogue_t *d, const smtp_reply_t *reply)
 
 static void answer_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
 {
-    enum { FAILURES_MAX = 3 };
-
     smtp_sasl_end(&d->sasl);
     reply = reply ? reply : smtp_reply(SMTP_REPLY_AUTHENTICATED);
     d->authenticated = smtp_reply_is_positive(reply);
-    put_counted(d, reply);
-    if (reply->code == 535 && ++d->auth_failures == FAILURES_MAX) {
-        put(d, smtp_reply(SMTP_REPLY_TOO_MANY_FAILURES));
-    }
+    put_auth(d, reply);
 }
 
 static void answer_mail(smtp_dialogue_t *d, const smtp_reply_t *reply)

@@ -29,6 +29,7 @@ typedef struct session_t {
     size_t seen_n, seen_size;
     int accepted;             /* recipients; -1: there is no transaction */
     int in_data, over;
+    int authenticated, auth_failures;
 } session_t;
 
 static uint32_t next_random(uint32_t *state)
@@ -57,15 +58,15 @@ static void see_span(session_t *s, smtp_span_t span)
     see(s, ">", 1);
 }
 
-/* One line of a reply; returns 1 if it is the last one of its reply. */
-static int check_line(const session_t *s, const char *line, size_t n)
+/* One line of a reply, maybe of the last one that was said; returns 1 if it is the last one of its reply. */
+static int check_line(const session_t *s, const char *line, size_t n, int is_last)
 {
     const char *at = line;
 
     HOLDS(n >= 6 && n <= SMTP_REPLY_LINE_MAX);
     HOLDS(smtp_chars_skip(&at, line + n - 2, SMTP_CHAR_TEXT) == n - 2);
     HOLDS(memcmp(at, "\r\n", 2) == 0);
-    HOLDS(strtol(line, NULL, 10) == s->d.last_code);
+    HOLDS(!is_last || strtol(line, NULL, 10) == s->d.last_code);
     HOLDS(line[3] == '-' || line[3] == ' ');
     return line[3] == ' ';
 }
@@ -84,11 +85,22 @@ static void check_replies(session_t *s, int expected)
         char *lf = memchr(line, '\n', text + n - line);
 
         HOLDS(lf);
-        replies += check_line(s, line, lf + 1 - line);
+        replies += check_line(s, line, lf + 1 - line, replies == expected - 1);
         line = lf + 1;
     }
     HOLDS(replies == expected);
     HOLDS(n == 0 || replies > 0);
+}
+
+static int may_auth(const smtp_dialogue_t *d)
+{
+    return d->can_auth && (d->has_tls || d->auth_in_clear) && !d->authenticated;
+}
+
+static size_t line_max(const session_t *s)
+{
+    return s->d.can_auth && s->offer.max_line < SMTP_AUTH_LINE_MAX ? SMTP_AUTH_LINE_MAX
+                                                                   : s->offer.max_line;
 }
 
 static void check_state(const session_t *s)
@@ -99,7 +111,10 @@ static void check_state(const session_t *s)
     HOLDS((d->state == SMTP_STATE_DATA) == (s->in_data && !s->over));
     HOLDS((d->state & (d->state - 1)) == 0);
     HOLDS((d->state == SMTP_STATE_CLOSED) == s->over);
-    HOLDS(d->line_len <= s->offer.max_line + 2 && (d->line || !d->line_len));
+    HOLDS(d->line_len <= line_max(s) + 2 && (d->line || !d->line_len));
+    HOLDS(d->authenticated == s->authenticated && s->auth_failures <= 3);
+    HOLDS(!d->sasl.mechanism || (may_auth(d) && d->state == SMTP_STATE_READY) || s->over);
+    HOLDS(d->sasl.mechanism || (!d->sasl.user && !d->sasl.password));
     HOLDS(!d->helo || strlen(d->helo) <= SMTP_DOMAIN_MAX);
 }
 
@@ -108,6 +123,7 @@ static const smtp_reply_t *choose_answer(session_t *s)
     static const smtp_reply_t answers[] = {
         { 550, "5.1.1", "No" },          { 451, "4.3.0", "Later" }, { 452, "4.5.3", "Not now" },
         { 421, "4.7.0", "Go\nwith God" }, { 250, "2.0.0", "Fine" },  { 354, "", "Come" },
+        { 535, "5.7.8", "Who?" },        { 535, "5.7.8", "Who?" },  { 454, "4.7.0", "Not now" },
     };
     uint32_t i = next_random(&s->random) % 24;
 
@@ -120,7 +136,16 @@ static void check_event(session_t *s, smtp_event_e event)
     const smtp_dialogue_t *d = &s->d;
 
     HOLDS(s->in_data == (event == SMTP_EVENT_END));
+    HOLDS(!d->need_tls || d->has_tls || event == SMTP_EVENT_HELO || event == SMTP_EVENT_STARTTLS);
     switch (event) {
+    case SMTP_EVENT_STARTTLS:
+        HOLDS(d->can_tls && !d->has_tls);
+        break;
+    case SMTP_EVENT_AUTH:
+        HOLDS(may_auth(d) && s->accepted < 0 && *d->sasl.user && *d->sasl.password);
+        see(s, d->sasl.user, d->sasl.user_size);
+        see(s, d->sasl.password, d->sasl.password_size);
+        break;
     case SMTP_EVENT_HELO:
         HOLDS(d->argument.n > 0 && d->argument.n <= SMTP_DOMAIN_MAX);
         break;
@@ -151,10 +176,38 @@ static void follow(session_t *s, smtp_event_e event, int positive)
     else if (event == SMTP_EVENT_MAIL) {
         s->accepted = positive ? 0 : -1;
     }
+    else if (event == SMTP_EVENT_AUTH) {
+        s->authenticated = positive;
+    }
+    else if (event == SMTP_EVENT_STARTTLS) {
+        ; /* follow_tls() */
+    }
     else if (positive || event == SMTP_EVENT_END) {
         s->accepted = -1;
         s->in_data = 0;
     }
+}
+
+/* TLS is on: nothing of before counts. */
+static void follow_tls(session_t *s)
+{
+    HOLDS(s->d.last_code != 421);
+    s->d.has_tls = 1;
+    smtp_dialogue_restart(&s->d, &s->offer);
+    s->accepted = -1;
+    s->authenticated = 0;
+    HOLDS(!s->d.helo && !s->d.line && s->d.state == SMTP_STATE_NEW);
+}
+
+/* The third refused password is answered, and then the session closed: one reply more. */
+static int count_replies(session_t *s, smtp_event_e event, const smtp_reply_t *reply)
+{
+    int refused = event == SMTP_EVENT_AUTH && reply && reply->code == 535;
+    int had_enough = s->d.errors > s->offer.max_errors; /* that closes it with one */
+
+    s->auth_failures += refused && !had_enough;
+    HOLDS(!refused || s->auth_failures < 3 || s->over);
+    return 1 + (refused && !had_enough && s->auth_failures == 3);
 }
 
 static void answer(session_t *s, smtp_event_e event)
@@ -166,15 +219,24 @@ static void answer(session_t *s, smtp_event_e event)
     see(s, (const char[]){ (char)event }, 1);
     HOLDS(smtp_dialogue_next(&s->d, &(const char *){ NULL }, NULL) == event); /* until answered */
     smtp_dialogue_answer(&s->d, reply);
+    if (event == SMTP_EVENT_STARTTLS && !reply) {
+        see(s, "T", 1);
+        s->d.last_code = 220;
+        check_replies(s, 1);
+        follow_tls(s);
+        return;
+    }
     HOLDS(reply == NULL || s->d.last_code == reply->code || s->d.last_code == 421);
     s->over = s->d.last_code == 421;
     follow(s, event, !reply || smtp_reply_is_positive(reply));
-    check_replies(s, 1);
+    check_replies(s, count_replies(s, event, reply));
 }
 
 static void take_command(session_t *s)
 {
-    see_span(s, s->d.argument);
+    if (!smtp_dialogue_is_verb(&s->d, "AUTH")) { /* of a response there is no argument */
+        see_span(s, s->d.argument);
+    }
     check_replies(s, 1);
     s->over = s->d.last_code == 421 || s->d.last_code == 221;
     if (smtp_dialogue_is_verb(&s->d, "RSET") && s->d.last_code == 250) {
@@ -238,6 +300,11 @@ static void start(session_t *s, const uint8_t *settings)
     s->offer.max_rcpts = 1 + settings[1] / 4;
     s->d.normalize = settings[3];
     s->d.need_helo = settings[3] / 2;
+    s->d.can_tls = settings[3] / 4;
+    s->d.need_tls = settings[3] / 8;
+    s->d.has_tls = settings[3] / 16;
+    s->d.can_auth = settings[3] / 32;
+    s->d.auth_in_clear = settings[3] / 64;
     s->random = settings[4];
     s->accepted = -1;
     smtp_dialogue_init(&s->d, &s->offer, s->out);
@@ -261,7 +328,7 @@ static void run(session_t *s, const uint8_t *data, size_t size, size_t most)
 static void end(session_t *s)
 {
     smtp_dialogue_end(&s->d);
-    HOLDS(!s->d.line && !s->d.helo);
+    HOLDS(!s->d.line && !s->d.helo && !s->d.sasl.user && !s->d.sasl.password);
     apr_pool_destroy(s->p);
     free(s->seen);
 }

@@ -148,26 +148,42 @@ static void test_long_lines(void **state)
     }
 }
 
+/* Line i of a reply ends in the letter that i gives, so that it shows which ones are kept. */
+static smtp_parse_e read_lines(int n, smtp_reply_t *reply)
+{
+    enum { WIDTH = 7 };
+    char *text = apr_palloc(pool, n * WIDTH + 1);
+    const char *at = text;
+    smtp_client_t cl;
+    int i;
+
+    memset(&cl, 0, sizeof(cl));
+    for (i = 0; i < n; i++) {
+        apr_snprintf(text + i * WIDTH, WIDTH + 1, "550%c%c\r\n", i < n - 1 ? '-' : ' ',
+                     'a' + i % 26);
+    }
+    return smtp_client_read(&cl, pool, &at, text + n * WIDTH, reply);
+}
+
 static void test_many_lines(void **state)
 {
-    int n;
+    static const int numbers[] = { 1, 2, SMTP_REPLY_LINES_MAX - 1, SMTP_REPLY_LINES_MAX,
+                                   SMTP_REPLY_LINES_MAX + 1, SMTP_RELAY_LINES_MAX - 1,
+                                   SMTP_RELAY_LINES_MAX };
+    smtp_reply_t reply;
+    size_t i;
 
     (void)state;
-    for (n = 98; n < 103; n++) {
-        char *text = "";
-        const char *at;
-        smtp_client_t cl;
-        smtp_reply_t reply;
-        int i;
+    for (i = 0; i < COUNT(numbers); i++) {
+        int kept = numbers[i] < SMTP_REPLY_LINES_MAX ? numbers[i] : SMTP_REPLY_LINES_MAX;
 
-        memset(&cl, 0, sizeof(cl));
-        for (i = 1; i < n; i++) {
-            text = apr_pstrcat(pool, text, "250-x\r\n", NULL);
-        }
-        at = text = apr_pstrcat(pool, text, "250 x\r\n", NULL);
-        assert_int_equal(smtp_client_read(&cl, pool, &at, text + strlen(text), &reply),
-                         n <= SMTP_REPLY_LINES_MAX ? SMTP_OK : SMTP_BAD);
+        assert_int_equal(read_lines(numbers[i], &reply), SMTP_OK);
+        assert_int_equal(reply.code, 550);
+        assert_int_equal(strlen(reply.text), 2 * kept - 1);
+        assert_int_equal(reply.text[2 * kept - 2], 'a' + (kept - 1) % 26);
     }
+    assert_int_equal(read_lines(SMTP_RELAY_LINES_MAX + 1, &reply), SMTP_BAD);
+    assert_int_equal(read_lines(2 * SMTP_RELAY_LINES_MAX, &reply), SMTP_BAD);
 }
 
 static const struct {
@@ -178,6 +194,24 @@ static const struct {
     { "mx\npipelining\nsize", SMTP_CAN_PIPELINING | SMTP_CAN_SIZE },
     { "PIPELINING\nHELP", 0 },
     { "mx\nPIPELININGX\nSIZE=5\n8BITMIME2\nX 8BITMIME", 0 },
+    { "mx\nPIPELINING=1\nSTARTTLS=", 0 },
+    { "mx\nSTARTTLS", SMTP_CAN_STARTTLS },
+    { "mx\nstarttls now", SMTP_CAN_STARTTLS },
+    { "STARTTLS", 0 },
+    { "mx\nSTARTTLSX\nXSTARTTLS", 0 },
+    { "mx\nAUTH PLAIN", SMTP_CAN_AUTH_PLAIN },
+    { "mx\nAUTH PLAIN LOGIN", SMTP_CAN_AUTH_PLAIN | SMTP_CAN_AUTH_LOGIN },
+    { "mx\nauth login CRAM-MD5", SMTP_CAN_AUTH_LOGIN },
+    { "mx\nAUTH  LOGIN ", SMTP_CAN_AUTH_LOGIN },
+    { "mx\nAUTH=PLAIN", SMTP_CAN_AUTH_PLAIN },
+    { "mx\nAUTH=LOGIN PLAIN\n8BITMIME", SMTP_CAN_AUTH_PLAIN | SMTP_CAN_AUTH_LOGIN
+                                        | SMTP_CAN_8BITMIME },
+    { "mx\nAUTH PLAIN\nAUTH=LOGIN", SMTP_CAN_AUTH_PLAIN | SMTP_CAN_AUTH_LOGIN },
+    { "mx\nAUTH\nPLAIN\nLOGIN", 0 },
+    { "mx\nAUTH=\nAUTH ", 0 },
+    { "mx\nAUTH PLAINX LOGIN-X XPLAIN", 0 },
+    { "mx\nAUTHPLAIN\nXAUTH PLAIN\nAUTHX PLAIN\nAUT", 0 },
+    { "AUTH PLAIN", 0 },
     { "mx", 0 },
     { "mx\n\n8BITMIME", SMTP_CAN_8BITMIME },
     { "mx\n", 0 },
@@ -194,7 +228,7 @@ static void test_capabilities(void **state)
         smtp_client_t cl;
 
         memset(&cl, 0, sizeof(cl));
-        cl.capabilities = 7;
+        cl.capabilities = ~0u; /* what was announced before is forgotten */
         smtp_client_take_capabilities(&cl, reply.text ? &reply : NULL);
         assert_int_equal(cl.capabilities, capabilities[i].can);
     }
@@ -205,7 +239,9 @@ static void test_capabilities(void **state)
 #define DATA (1 << SMTP_STEP_DATA)
 #define SESSION_STEPS                                                                            \
     (1 << SMTP_STEP_GREETING | 1 << SMTP_STEP_EHLO | 1 << SMTP_STEP_HELO | 1 << SMTP_STEP_RSET   \
+     | 1 << SMTP_STEP_STARTTLS | 1 << SMTP_STEP_AUTH | 1 << SMTP_STEP_LOGIN_PASSWORD               \
      | 1 << SMTP_STEP_QUIT)
+#define LOGIN (1 << SMTP_STEP_LOGIN | 1 << SMTP_STEP_LOGIN_USER) /* 3yz lets us go on */
 #define ALL (MAIL_STEPS | DATA | SESSION_STEPS)
 #define TWO (ALL & ~DATA)
 #define ABOUT_MAIL (MAIL_STEPS | DATA)
@@ -217,7 +253,15 @@ static const struct {
     { 250, TWO, 0 },
     { 251, TWO, 0 },
     { 250, DATA, -SMTP_REPLY_RELAY_FAULT },
+    { 235, SESSION_STEPS, 0 },
     { 354, DATA, 0 },
+    { 334, LOGIN, 0 },
+    { 235, LOGIN, -SMTP_REPLY_RELAY_FAULT },
+    { 334, SESSION_STEPS, -SMTP_REPLY_RELAY_FAULT },
+    { 421, LOGIN, -SMTP_REPLY_RELAY_LOST },
+    { 454, LOGIN, 454 },
+    { 535, LOGIN, -SMTP_REPLY_RELAY_FAULT },
+    { 550, LOGIN, -SMTP_REPLY_RELAY_FAULT },
     { 354, TWO, -SMTP_REPLY_RELAY_FAULT },
     { 421, ALL, -SMTP_REPLY_RELAY_LOST },
     { 450, ALL, 450 },
@@ -303,6 +347,11 @@ static const struct {
 } commands[] = {
     { SMTP_STEP_EHLO, "mx.example.com", "EHLO mx.example.com\r\n" },
     { SMTP_STEP_HELO, "mx.example.com", "HELO mx.example.com\r\n" },
+    { SMTP_STEP_STARTTLS, NULL, "STARTTLS\r\n" },
+    { SMTP_STEP_AUTH, "AHUAcA==", "AUTH PLAIN AHUAcA==\r\n" },
+    { SMTP_STEP_LOGIN, NULL, "AUTH LOGIN\r\n" },
+    { SMTP_STEP_LOGIN_USER, "dQ==", "dQ==\r\n" },
+    { SMTP_STEP_LOGIN_PASSWORD, "cA==", "cA==\r\n" },
     { SMTP_STEP_RSET, NULL, "RSET\r\n" },
     { SMTP_STEP_RCPT, "b%s%n@y.example", "RCPT TO:<b%s%n@y.example>\r\n" },
     { SMTP_STEP_DATA, NULL, "DATA\r\n" },
@@ -343,12 +392,26 @@ static void test_put(void **state)
     }
 }
 
+/* What carries credentials must be known as such to whoever logs. */
+static void test_secrets(void **state)
+{
+    const unsigned secrets = 1 << SMTP_STEP_AUTH | 1 << SMTP_STEP_LOGIN | 1 << SMTP_STEP_LOGIN_USER
+                             | 1 << SMTP_STEP_LOGIN_PASSWORD;
+    smtp_step_e step;
+
+    (void)state;
+    for (step = 0; step < SMTP_STEP_COUNT; step++) {
+        assert_int_equal(smtp_step(step)->secret, secrets >> step & 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),       cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_many_lines), cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_judge),      cmocka_unit_test(test_put),
+        cmocka_unit_test(test_secrets),
     };
     int failed;
 

@@ -124,6 +124,13 @@ static void see_event(run_t *run, smtp_event_e event)
     case SMTP_EVENT_HELO:
         see_span(run, smtp_dialogue_is_verb(d, "EHLO") ? "E: ehlo " : "E: helo ", d->argument);
         break;
+    case SMTP_EVENT_STARTTLS:
+        add_string(&run->seen, "E: starttls");
+        break;
+    case SMTP_EVENT_AUTH:
+        see_span(run, "E: auth ", (smtp_span_t){ d->sasl.user, strlen(d->sasl.user) });
+        see_span(run, " ", (smtp_span_t){ d->sasl.password, strlen(d->sasl.password) });
+        break;
     case SMTP_EVENT_MAIL:
         see_mail(run);
         break;
@@ -143,7 +150,7 @@ static void see_event(run_t *run, smtp_event_e event)
     add_string(&run->seen, "\n");
 }
 
-static void answer(run_t *run)
+static void answer(run_t *run, smtp_event_e event)
 {
     const apr_array_header_t *answers = run->v->answers;
     const smtp_reply_t *reply = NULL;
@@ -153,6 +160,11 @@ static void answer(run_t *run)
     }
     run->answered++;
     smtp_dialogue_answer(&run->d, reply);
+    if (event == SMTP_EVENT_STARTTLS && !reply) { /* what follows comes inside TLS */
+        see_replies(run);
+        run->d.has_tls = 1;
+        smtp_dialogue_restart(&run->d, &run->v->offer);
+    }
 }
 
 /* Returns 0 when the piece is used up. */
@@ -175,7 +187,7 @@ static int step(run_t *run, const char **at, const char *end)
     default:
         see_replies(run);
         see_event(run, event);
-        answer(run);
+        answer(run, event);
     }
     see_replies(run);
     return 1;
@@ -255,6 +267,11 @@ static void run_pieces(const vector_t *v, size_t first, size_t each)
     run.out = apr_brigade_create(run.p, ba);
     run.d.normalize = v->normalize;
     run.d.need_helo = v->need_helo;
+    run.d.can_tls = v->can_tls;
+    run.d.need_tls = v->need_tls;
+    run.d.has_tls = v->has_tls;
+    run.d.can_auth = v->can_auth;
+    run.d.auth_in_clear = v->auth_in_clear;
     smtp_dialogue_init(&run.d, &v->offer, run.out);
     see_replies(&run);
     for (at = 0; at < v->input.n; at += n, n = each) {
@@ -267,6 +284,7 @@ static void run_pieces(const vector_t *v, size_t first, size_t each)
     smtp_dialogue_end(&run.d);
     assert_null(run.d.line);
     assert_null(run.d.helo);
+    assert_true(!run.d.sasl.mechanism && !run.d.sasl.user && !run.d.sasl.password);
     apr_pool_destroy(run.p);
     free(run.content.p);
     free(run.seen.p);

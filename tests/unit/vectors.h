@@ -28,7 +28,7 @@ typedef struct vector_t {
     const char *name, *file;
     int line;
     smtp_offer_t offer;
-    int normalize, need_helo;
+    int normalize, need_helo, can_tls, need_tls, has_tls, can_auth, auth_in_clear;
     int close;                   /* the smtp_reply_e to close with at the end, or -1 */
     text_t input;
     apr_array_header_t *expect;  /* of char *: lines without the answers */
@@ -115,6 +115,32 @@ static void take_close(vector_t *v, const char *word)
     fail_msg("%s:%d: no such close: %s", v->file, v->line, word);
 }
 
+static const struct {
+    const char *name;
+    size_t offset;
+} flags[] = {
+    { "normalize", offsetof(vector_t, normalize) },
+    { "need_helo", offsetof(vector_t, need_helo) },
+    { "can_tls", offsetof(vector_t, can_tls) },
+    { "need_tls", offsetof(vector_t, need_tls) },
+    { "has_tls", offsetof(vector_t, has_tls) },
+    { "can_auth", offsetof(vector_t, can_auth) },
+    { "auth_in_clear", offsetof(vector_t, auth_in_clear) },
+};
+
+static int take_flag(vector_t *v, const char *name, int value)
+{
+    size_t i;
+
+    for (i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+        if (strcmp(name, flags[i].name) == 0) {
+            *(int *)((char *)v + flags[i].offset) = value;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 static void take_setting(vector_t *v, const char *word)
 {
     long long value = -1;
@@ -135,13 +161,7 @@ static void take_setting(vector_t *v, const char *word)
     else if (!strcmp(name, "max_rcpts")) {
         v->offer.max_rcpts = value;
     }
-    else if (!strcmp(name, "normalize")) {
-        v->normalize = value;
-    }
-    else if (!strcmp(name, "need_helo")) {
-        v->need_helo = value;
-    }
-    else {
+    else if (!take_flag(v, name, value)) {
         fail_msg("%s: no such setting \"%s\"", v->file, word);
     }
 }
