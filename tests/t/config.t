@@ -5,6 +5,7 @@ use warnings;
 use Apache::Test ();
 use OwnHttpd;
 use SMTPClient;
+use TestCA;
 use TestHost;
 use Test::More;
 
@@ -200,20 +201,28 @@ subtest 'conf/nssmtpd.conf' => sub {
     $active =~ s/^SmtpdEngine off/SmtpdEngine on/m;
     $active =~ s{maildir:/var/mail}{maildir:%DIR%/maildir}g;
     $active =~ s{directory=\S+}{directory=%DIR%/spool}g;
-    accepted('with every directive made active', $active);
+    $active =~ s/^(?=SmtpdRelayCredentials)/#/m; # they need another SmtpdRelayTLS than the default
+    accepted('with every directive made active', $active, modules => [qw(proxy authn_file)]);
 };
 
 my @examples = glob "$tree/conf/examples/*.conf";
 subtest 'conf/examples' => sub {
     plan tests => 1 + @examples;
     ok scalar(@examples), 'there are some';
+    my $ca = TestCA->new;
+    my $pair = $ca->issue('mail', names => ['mail.example.com', 'mx.example.com']);
+    local $ENV{NSSMTPD_RELAY} = 'user:password';
     for my $file (@examples) {
         my $text = slurp($file);
         $text =~ s/^(Listen|<VirtualHost \S*:)\s*25\b/$1 eq 'Listen' ? 'Listen 127.0.0.1:%PORT:ex%' : "$1%PORT:ex%"/gme;
         $text =~ s/\$\{APACHE_LOG_DIR\}/%DIR%/g;
+        $text =~ s{/etc/ssl/certs/ssl-cert-\S+}{$pair->{cert}}g;
+        $text =~ s{/etc/ssl/private/ssl-cert-\S+}{$pair->{key}}g;
+        $text =~ s{/etc/ssl/certs/ca-\S+}{$ca->file}ge;
         my ($name) = $file =~ m{([^/]+)$};
         my ($valid, $said) = OwnHttpd->new(main => $text,
-            modules => [qw(proxy slotmem_shm lbmethod_byrequests proxy_balancer)])->check;
+            modules => [qw(proxy slotmem_shm lbmethod_byrequests proxy_balancer socache_shmcb ssl
+                authn_file authz_user)])->check;
         ok $valid, $name or diag $said;
     }
 };
