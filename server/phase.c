@@ -25,30 +25,17 @@ static int walk(request_rec *r, const char *phase)
     return rc == OK ? ap_if_walk(r) : rc;
 }
 
-static void copy_values(nssmtpd_session_t *session, request_rec *r)
-{
-    apr_table_t *env = r->subprocess_env;
-
-    if (session->dialogue.helo) {
-        apr_table_set(env, "SMTP_HELO", session->dialogue.helo);
-    }
-    apr_table_setn(env, "SMTP_PROTOCOL", nssmtpd_body_protocol(session));
-    if (session->mail) {
-        apr_table_set(env, "SMTP_ID", session->mail->t.id);
-        apr_table_set(env, "SMTP_FROM", session->mail->t.from);
-    }
-}
-
-request_rec *nssmtpd_phase_begin(nssmtpd_session_t *session, const char *phase)
+request_rec *nssmtpd_phase_request(nssmtpd_session_t *session, const char *method)
 {
     request_rec *r = ap_create_request(session->c);
 
     r->server = session->conf->server;
+    r->per_dir_config = r->server->lookup_defaults;
     r->request_time = apr_time_now();
-    r->method = "SMTP";
+    r->method = method;
     r->method_number = M_INVALID;
-    r->the_request = apr_pstrcat(r->pool, "SMTP /smtp/", phase, NULL);
-    r->protocol = "SMTP";
+    r->protocol = (char *)nssmtpd_body_protocol(session);
+    r->uri = r->unparsed_uri = "/smtp/mail";
     r->filename = "";
     r->finfo.filetype = APR_NOFILE;
     r->hostname = session->conf->offer.hostname;
@@ -57,7 +44,22 @@ request_rec *nssmtpd_phase_begin(nssmtpd_session_t *session, const char *phase)
     r->useragent_ip = session->c->client_ip;
     r->user = session->user;
     r->ap_auth_type = session->user ? "SMTP" : NULL;
-    copy_values(session, r);
+    if (session->dialogue.helo) {
+        apr_table_set(r->subprocess_env, "SMTP_HELO", session->dialogue.helo);
+    }
+    apr_table_setn(r->subprocess_env, "SMTP_PROTOCOL", r->protocol);
+    return r;
+}
+
+request_rec *nssmtpd_phase_begin(nssmtpd_session_t *session, const char *phase)
+{
+    request_rec *r = nssmtpd_phase_request(session, "SMTP");
+
+    r->the_request = apr_pstrcat(r->pool, "SMTP /smtp/", phase, NULL);
+    if (session->mail) {
+        apr_table_set(r->subprocess_env, "SMTP_ID", session->mail->t.id);
+        apr_table_set(r->subprocess_env, "SMTP_FROM", session->mail->t.from);
+    }
     if (walk(r, phase) != OK) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
                       "NS0026: <Location> or <If> sections for /smtp/%s cannot be applied", phase);

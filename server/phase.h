@@ -6,6 +6,10 @@
 
 #include "server/session.h"
 
+/* A request of the session: for the log and, with a mail, for filters and authorization.
+ * It never is an HTTP one: no header, no body, no file. It has a pool of its own. */
+request_rec *nssmtpd_phase_request(nssmtpd_session_t *session, const char *method);
+
 /* A request for the phase with what is known of session and mail, its configuration
  * walked. It has a pool of its own: apr_pool_destroy(r->pool) ends it. NULL: the
  * configuration has a fault, which is logged. */

@@ -20,33 +20,6 @@ APLOG_USE_MODULE(nssmtpd);
 
 /* The log */
 
-/* A request for the log and, with a mail, for filters and authorization. It never is an
- * HTTP one: no header, no body, no file. */
-static request_rec *make_request(nssmtpd_session_t *session)
-{
-    request_rec *r = ap_create_request(session->c);
-
-    r->server = session->conf->server;
-    r->per_dir_config = r->server->lookup_defaults;
-    r->request_time = apr_time_now();
-    r->method = "MAIL";
-    r->method_number = M_INVALID;
-    r->protocol = (char *)nssmtpd_body_protocol(session);
-    r->uri = r->unparsed_uri = "/smtp/mail";
-    r->filename = "";
-    r->finfo.filetype = APR_NOFILE;
-    r->hostname = session->conf->offer.hostname;
-    r->assbackwards = 1;
-    r->useragent_addr = session->c->client_addr;
-    r->useragent_ip = session->c->client_ip;
-    r->user = session->user;
-    if (session->dialogue.helo) {
-        apr_table_set(r->subprocess_env, "SMTP_HELO", session->dialogue.helo);
-    }
-    apr_table_setn(r->subprocess_env, "SMTP_PROTOCOL", r->protocol);
-    return r;
-}
-
 static void log_request(request_rec *r)
 {
     ap_run_log_transaction(r);
@@ -63,7 +36,7 @@ static char *mail_command(apr_pool_t *p, const smtp_dialogue_t *d)
 void nssmtpd_transaction_log_refused(nssmtpd_session_t *session, int is_mail)
 {
     const smtp_dialogue_t *d = &session->dialogue;
-    request_rec *r = make_request(session);
+    request_rec *r = nssmtpd_phase_request(session, "MAIL");
     int code = d->last_code;
 
     r->the_request = is_mail ? mail_command(r->pool, d) : "-";
@@ -105,7 +78,7 @@ static void on_field(void *baton, const smtp_field_t *field)
 void nssmtpd_transaction_begin(nssmtpd_session_t *session)
 {
     const smtp_dialogue_t *d = &session->dialogue;
-    request_rec *r = make_request(session);
+    request_rec *r = nssmtpd_phase_request(session, "MAIL");
     nssmtpd_mail_t *mail = apr_pcalloc(r->pool, sizeof(*mail));
 
     r->the_request = mail_command(r->pool, d);

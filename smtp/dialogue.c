@@ -208,7 +208,7 @@ static apr_size_t grow_line(smtp_dialogue_t *d, const char *data, apr_size_t n)
     memcpy(head + had, data, more);
     size = line_max(d, head, had + more) + 2;
 
-    if (d->line_size >= size) {
+    if (d->line && d->line_size >= size) {
         return d->line_size;
     }
     line = apr_bucket_alloc(size, d->out->bucket_alloc);
