@@ -1,0 +1,216 @@
+# A relay that speaks TLS and AUTH, and writes down every line it was sent with whether it came inside
+# TLS. One forked process serves all connections; it trusts nothing and delivers nothing. For one that
+# misbehaves in the SMTP dialogue itself see FakeRelay.
+#
+#   my $relay = TLSRelay->new(pair => $ca->issue('relay', names => ['localhost']),
+#       clear => ['SIZE 1000'], tls => ['AUTH PLAIN LOGIN'],    # what EHLO offers before TLS, inside it
+#       user => 'me', password => 'secret');                    # AUTH takes these octets only
+#   $relay->wait_for(sub { $_[0]->mails == 1 });                # bounded; false when it did not come
+#   $relay->lines; $relay->lines('clear'); $relay->lines('tls'); # commands, in order of arrival
+#   $relay->opened; $relay->secured; $relay->ended; $relay->mails;   # counts
+#   $relay->names;                                              # server names of the handshakes
+#   $relay->stop;                                               # also done when the object goes
+#
+# More options: implicit => 1 (TLS from the first octet), starttls => 0 (is not offered, and 502),
+# inject => bytes (sent behind the 220 of STARTTLS in the same write, before it goes on to the
+# handshake), refuse_auth => reply (to whatever credentials).
+package TLSRelay;
+
+use strict;
+use warnings;
+use Carp qw(croak);
+use File::Temp ();
+use FreePort;
+use IO::Select;
+use IO::Socket::INET;
+use IO::Socket::SSL;
+use MIME::Base64 qw(decode_base64);
+use POSIX ();
+use Time::HiRes qw(sleep time);
+
+sub new {
+    my ($class, %a) = @_;
+    my $self = bless { clear => [], tls => [], starttls => 1, user => '', password => '', %a,
+        owner => $$ }, $class;
+    $self->{port} ||= FreePort::pick();
+    $self->{dir} = File::Temp->newdir('tls-relay.XXXXXX', TMPDIR => 1);
+    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port},
+        Listen => 64, ReuseAddr => 1) or croak "port $self->{port}: $@";
+    defined($self->{pid} = fork) or croak "fork: $!";
+    if (!$self->{pid}) {
+        $SIG{TERM} = sub { POSIX::_exit(0) };
+        $SIG{PIPE} = 'IGNORE';
+        eval { $self->_serve($listener); 1 } or print STDERR "# TLSRelay: $@";
+        POSIX::_exit(1);
+    }
+    return $self;
+}
+
+sub port { $_[0]{port} }
+
+sub stop {
+    my ($self) = @_;
+    return if !$self->{pid} || $self->{owner} != $$;
+    kill TERM => $self->{pid};
+    waitpid $self->{pid}, 0;
+    delete $self->{pid};
+}
+
+sub DESTROY { local ($?, $!, $@); $_[0]->stop }
+
+# The journal: rows of connection, kind (open clear tls secured mail end), octets in hexadecimal.
+sub _rows {
+    my ($self, $kind) = @_;
+    open my $in, '<', "$self->{dir}/journal" or return;
+    my @rows = map { my @f = split / /; chomp @f; $f[2] = pack 'H*', $f[2] // ''; \@f } grep {/\n\z/} <$in>;
+    return grep { $_->[1] =~ /^(?:$kind)\z/ } @rows;
+}
+
+sub lines   { my ($self, $where) = @_; return map { $_->[2] } $self->_rows($where // 'clear|tls') }
+sub names   { return map { $_->[2] } $_[0]->_rows('secured') }
+sub opened  { my @rows = $_[0]->_rows('open');    return scalar @rows }
+sub secured { my @rows = $_[0]->_rows('secured'); return scalar @rows }
+sub ended   { my @rows = $_[0]->_rows('end');     return scalar @rows }
+sub mails   { my @rows = $_[0]->_rows('mail');    return scalar @rows }
+
+# Asks the block, which is given this object, until it says something true, for at most 10 seconds.
+sub wait_for {
+    my ($self, $condition, $seconds) = @_;
+    my $deadline = time + ($seconds // 10);
+    while (1) {
+        my $value = $condition->($self);
+        return $value if $value || time > $deadline;
+        sleep 0.02;
+    }
+}
+
+# ---- what follows runs in the relay's process
+
+sub _serve {
+    my ($self, $listener) = @_;
+    open $self->{journal}, '>>', "$self->{dir}/journal" or die "journal: $!\n";
+    my ($all, %of, $count) = (IO::Select->new($listener));
+    while (1) {
+        for my $s ($all->can_read) {
+            if ($s == $listener) {
+                my $c = $self->_accept($listener, ++$count) or next;
+                $of{ fileno $c->{socket} } = $c;
+                $all->add($c->{socket});
+                next;
+            }
+            my $c = $of{ fileno $s };
+            next if $self->_read($c);
+            $self->_note($c, 'end');
+            $all->remove($s);
+            delete $of{ fileno $s };
+            close $s;
+        }
+    }
+}
+
+sub _note {
+    my ($self, $c, $kind, $octets) = @_;
+    syswrite $self->{journal}, "$c->{id} $kind " . unpack('H*', $octets // '') . "\n";
+}
+
+sub _accept {
+    my ($self, $listener, $id) = @_;
+    my $c = { id => $id, in => '', kind => 'clear', state => 'command', socket => scalar $listener->accept };
+    return unless $c->{socket};
+    $self->_note($c, 'open');
+    if ($self->{implicit} && !$self->_secure($c)) {
+        $self->_note($c, 'end');
+        return;
+    }
+    $self->_say($c, '220 tls.relay ESMTP');
+    return $c;
+}
+
+sub _secure {
+    my ($self, $c) = @_;
+    my $name = '';
+    IO::Socket::SSL->start_SSL($c->{socket}, SSL_server => 1, SSL_cert_file => $self->{pair}{cert},
+        SSL_key_file => $self->{pair}{key}, SSL_verify_mode => SSL_VERIFY_NONE, Timeout => 5) or return 0;
+    $name = $c->{socket}->get_servername // '';
+    $c->{socket}->blocking(0);
+    $c->{kind} = 'tls';
+    $self->_note($c, 'secured', $name);
+    return 1;
+}
+
+sub _say { my ($self, $c, @lines) = @_; syswrite $c->{socket}, join '', map {"$_\r\n"} @lines; return 1 }
+
+# Takes what has come. False: the connection is at its end.
+sub _read {
+    my ($self, $c) = @_;
+    while (1) {
+        my $n = sysread $c->{socket}, $c->{in}, 65536, length $c->{in};
+        return $!{EAGAIN} || $!{EWOULDBLOCK} ? 1 : 0 if !defined $n;
+        return 0 if !$n;
+        while ($c->{in} =~ s/^([^\n]*?)\r?\n//) {
+            $self->_take($c, $1) or return 0;
+        }
+        return 1 if $c->{kind} eq 'clear' || !$c->{socket}->pending;
+    }
+}
+
+sub _take {
+    my ($self, $c, $line) = @_;
+    if ($c->{state} eq 'data') {
+        return 1 if $line ne '.';
+        $c->{state} = 'command';
+        $self->_note($c, 'mail');
+        return $self->_say($c, '250 2.0.0 taken');
+    }
+    $self->_note($c, $c->{kind}, $line);
+    return $self->_login($c, $line) if $c->{state} ne 'command';
+    my ($verb) = $line =~ /^([a-z]*)/i;
+    my $method = $self->can('_on_' . lc $verb) or return $self->_say($c, '250 2.0.0 ok');
+    return $self->$method($c, $line);
+}
+
+sub _on_ehlo {
+    my ($self, $c) = @_;
+    my @offers = @{ $self->{ $c->{kind} } };
+    push @offers, 'STARTTLS' if $c->{kind} eq 'clear' && $self->{starttls};
+    my @lines = ('tls.relay', @offers);
+    return $self->_say($c, map { '250' . ($_ < $#lines ? '-' : ' ') . $lines[$_] } 0 .. $#lines);
+}
+
+sub _on_starttls {
+    my ($self, $c) = @_;
+    return $self->_say($c, '502 5.5.1 no TLS here') if !$self->{starttls} || $c->{kind} eq 'tls';
+    syswrite $c->{socket}, "220 2.0.0 go\r\n" . ($self->{inject} // '');
+    return $self->_secure($c);
+}
+
+sub _on_auth {
+    my ($self, $c, $line) = @_;
+    if ($line =~ /^AUTH PLAIN (\S+)$/i) {
+        return $self->_judge($c, decode_base64($1) eq "\0$self->{user}\0$self->{password}");
+    }
+    return $self->_say($c, '504 5.5.4 unknown') if $line !~ /^AUTH LOGIN$/i;
+    $c->{state} = 'user';
+    return $self->_say($c, '334 VXNlcm5hbWU6');
+}
+
+sub _login {
+    my ($self, $c, $line) = @_;
+    if ($c->{state} eq 'user') {
+        @$c{qw(user state)} = (decode_base64($line), 'password');
+        return $self->_say($c, '334 UGFzc3dvcmQ6');
+    }
+    $c->{state} = 'command';
+    return $self->_judge($c, $c->{user} eq $self->{user} && decode_base64($line) eq $self->{password});
+}
+
+sub _judge {
+    my ($self, $c, $right) = @_;
+    return $self->_say($c, $self->{refuse_auth}) if $self->{refuse_auth};
+    return $self->_say($c, $right ? '235 2.7.0 welcome' : '535 5.7.8 wrong');
+}
+
+sub _on_data { my ($self, $c) = @_; $c->{state} = 'data'; return $self->_say($c, '354 go on') }
+sub _on_quit { my ($self, $c) = @_; $self->_say($c, '221 2.0.0 bye'); return 0 }
+
+1;
