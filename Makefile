@@ -9,7 +9,7 @@ quiet    = --no-print-directory
 
 # What apxs and the apr config scripts say is asked once and kept in $(O)/config.mk. The targets
 # that may install packages do so before they come here; all others only name what is missing.
-ifneq ($(filter-out help clean stop deps run test san fuzz bench lint,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean stop deps run test lua-test san fuzz bench lint,$(or $(MAKECMDGOALS),all)),)
 include $(O)/config.mk
 endif
 
@@ -30,7 +30,7 @@ obj      = $(addprefix $(O)/obj/,$(1:.c=.o))
 all: $(MODULES)                 ## build/mod_nssmtpd.so, and mod_nssmtpd_clamav.so with libclamav
 
 $(O)/mod_nssmtpd.so: $(call obj,$(SOURCES))
-	$(call Q,LD)$(CC) -shared $(EXTRA) $(LDFLAGS) -o $@ $^ $(LUA_LIBS) $(LDLIBS)
+	$(call Q,LD)$(CC) -shared $(EXTRA) $(LDFLAGS) -o $@ $^ -lcares $(LUA_LIBS) $(LDLIBS)
 
 # libclamav does not survive being unloaded at a restart, hence nodelete.
 $(O)/mod_nssmtpd_clamav.so: $(call obj,filters/clamav.c)
@@ -54,7 +54,7 @@ fuzzers: $(addprefix $(O)/fuzz/,$(FUZZERS))
 
 $(O)/unit/%: $(O)/obj/tests/unit/%.o $(call obj,$(SMTP))
 	@mkdir -p $(@D)
-	$(call Q,LD)$(CC) $(EXTRA) -o $@ $^ -lcmocka $(APR_LIBS)
+	$(call Q,LD)$(CC) $(EXTRA) -o $@ $^ -lcmocka -lcares $(APR_LIBS)
 
 $(O)/replay/%: $(O)/obj/tests/fuzz/%.o $(O)/obj/tests/fuzz/replay.o $(call obj,$(SMTP))
 	@mkdir -p $(@D)
@@ -80,6 +80,10 @@ test:                           ## unit tests, fuzz replays, and httpd suites on
 	@$(MAKE) $(quiet) all units
 	@$(MAKE) $(quiet) O=build/asan OPT='-O1 -g' EXTRA='$(SANFLAGS)' replays
 	@MPMS='$(MPMS)' tools/test $(T)
+
+lua-test:                       ## the policies of conf/lua by plain Lua, with fake sessions
+	@tools/install-deps test
+	@prove --exec lua5.3 $(wildcard tests/lua/*.lua)
 
 san:                            ## the same under AddressSanitizer and UBSan, MPM event
 	@tools/install-deps build run test
@@ -116,9 +120,9 @@ clean:                          ## remove build/
 	rm -rf build
 
 help:                           ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 FORCE:
-.PHONY: all units replays fuzzers deps run stop test san fuzz bench lint install clean help FORCE
+.PHONY: all units replays fuzzers deps run stop test lua-test san fuzz bench lint install clean help FORCE
 .SECONDARY:
 -include $(shell find $(O)/obj -name '*.d' 2>/dev/null)

@@ -27,4 +27,4 @@ static void nothing(nssmtpd_transaction_t *t)
 }
 
 const nssmtpd_delivery_t nssmtpd_discard_delivery = { configure, rcpt, deliver,
-                                                      nothing,   nothing, 0 };
+                                                      nothing,   nothing, nothing, 0 };

@@ -255,12 +255,13 @@ static apr_status_t write_copies(writer_t *w, const nssmtpd_rcpt_t *rcpts)
 
 /* Delivering */
 
-static apr_status_t write_all(nssmtpd_transaction_t *t, copy_t *copies)
+static apr_status_t write_all(nssmtpd_transaction_t *t, const apr_array_header_t *due,
+                              copy_t *copies)
 {
-    const nssmtpd_rcpt_t *rcpts = (const nssmtpd_rcpt_t *)t->rcpts->elts;
+    const nssmtpd_rcpt_t *rcpts = (const nssmtpd_rcpt_t *)due->elts;
     writer_t *w = apr_pcalloc(t->r->pool, sizeof(*w));
     apr_status_t rv = APR_SUCCESS;
-    int i, n = t->rcpts->nelts;
+    int i, n = due->nelts;
 
     w->t = t;
     for (i = 0; i < n && rv == APR_SUCCESS; i += WRITTEN_AT_ONCE) {
@@ -328,11 +329,12 @@ static void take_back(const nssmtpd_transaction_t *t, copy_t *copies, int n)
 
 static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
 {
-    int n = t->rcpts->nelts;
+    const apr_array_header_t *due = nssmtpd_rcpts_due(t);
+    int n = due->nelts;
     copy_t *copies = apr_pcalloc(t->r->pool, n * sizeof(*copies));
     const smtp_reply_t *refusal = NULL;
 
-    if (write_all(t, copies) != APR_SUCCESS) {
+    if (write_all(t, due, copies) != APR_SUCCESS) {
         refusal = smtp_reply(SMTP_REPLY_LOCAL_FAULT);
     }
     else if (nssmtpd_client_is_gone(t)) {
@@ -391,6 +393,7 @@ const nssmtpd_delivery_t nssmtpd_maildir_delivery = {
     .rcpt = rcpt,
     .deliver = deliver,
     .idle = do_nothing,
+    .restart = do_nothing,
     .end = do_nothing,
     .blocks = 1
 };

@@ -328,6 +328,7 @@ static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
     apr_uri_t uri;
     char port[8];
 
+    u->t->step = "connect";
     u->deadline = apr_time_now() + nssmtpd_timeout(r->server, NSSMTPD_TIMEOUT_CONNECT);
     u->peer = apr_psprintf(r->pool, "%s:%d", u->worker->s->hostname_ex, u->worker->s->port);
     nssmtpd_set_variable(u->t, "SMTP_RELAY", apr_pstrcat(r->pool, "smtp://", u->peer, NULL));

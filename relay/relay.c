@@ -23,8 +23,7 @@ APLOG_USE_MODULE(nssmtpd);
 /* A mail's state with its relay; t->delivery. */
 typedef struct envelope_t {
     nssmtpd_upstream_t u;             /* first */
-    int said;                         /* of t->rcpts, how many this connection has taken; -1:
-                                       * not even MAIL */
+    int has_mail;                     /* this connection has taken MAIL */
     const smtp_reply_t *mail_refusal; /* the answer to every RCPT */
     unsigned replay_refused : 1;      /* a recipient was taken, then not again */
 } envelope_t;
@@ -37,15 +36,30 @@ static envelope_t *envelope_of(nssmtpd_transaction_t *t)
         t->delivery = e = apr_pcalloc(t->r->pool, sizeof(*e));
         e->u.t = t;
         e->u.relay = t->route->baton;
-        e->said = -1;
     }
     return e;
+}
+
+static nssmtpd_rcpt_t *rcpt_at(const envelope_t *e, int i)
+{
+    return &APR_ARRAY_IDX(e->u.t->rcpts, i, nssmtpd_rcpt_t);
+}
+
+/* The next connection hears the envelope from its beginning. */
+static void forget(envelope_t *e)
+{
+    int i;
+
+    e->has_mail = 0;
+    for (i = 0; i < e->u.t->rcpts->nelts; i++) {
+        rcpt_at(e, i)->is_told = 0;
+    }
 }
 
 static void give_back(envelope_t *e, int close)
 {
     nssmtpd_upstream_release(&e->u, close);
-    e->said = -1;
+    forget(e);
 }
 
 /* Kept connections */
@@ -106,14 +120,18 @@ static apr_array_header_t *make_batch(const envelope_t *e, const nssmtpd_rcpt_t 
     apr_array_header_t *batch = apr_array_make(t->r->pool, 4, sizeof(batch_t));
     int i;
 
-    if (e->said < 0) {
+    if (!e->has_mail) {
         if (e->u.link->used) {
             add_step(batch, SMTP_STEP_RSET, NULL);
         }
         add_step(batch, SMTP_STEP_MAIL, NULL);
     }
-    for (i = e->said < 0 ? 0 : e->said; i < t->rcpts->nelts; i++) {
-        add_step(batch, SMTP_STEP_RCPT, APR_ARRAY_IDX(t->rcpts, i, nssmtpd_rcpt_t).address);
+    for (i = 0; i < t->rcpts->nelts; i++) {
+        const nssmtpd_rcpt_t *known = rcpt_at(e, i);
+
+        if (nssmtpd_rcpt_is_due(known) && !known->is_told) {
+            add_step(batch, SMTP_STEP_RCPT, known->address);
+        }
     }
     if (rcpt) {
         add_step(batch, SMTP_STEP_RCPT, rcpt->address);
@@ -187,11 +205,13 @@ static int exchange(envelope_t *e, const apr_array_header_t *batch, int has_new,
 static int try_envelope(envelope_t *e, const nssmtpd_rcpt_t *rcpt, int fresh,
                         const smtp_reply_t **reply)
 {
+    int i;
+
     if (e->u.link && !nssmtpd_upstream_is_quiet(&e->u)) {
         give_back(e, 1); /* the relay has left, or says something nobody asked */
     }
     if (!e->u.link) {
-        e->said = -1;
+        forget(e);
         if (!nssmtpd_opening_open(&e->u, fresh)) {
             return 0;
         }
@@ -205,7 +225,10 @@ static int try_envelope(envelope_t *e, const nssmtpd_rcpt_t *rcpt, int fresh,
         give_back(e, 1);
         return 0;
     }
-    e->said = e->u.t->rcpts->nelts;
+    e->has_mail = 1;
+    for (i = 0; i < e->u.t->rcpts->nelts; i++) {
+        rcpt_at(e, i)->is_told |= nssmtpd_rcpt_is_due(rcpt_at(e, i));
+    }
     return 1;
 }
 
@@ -243,9 +266,6 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
         give_back(e, 0);
         return e->mail_refusal;
     }
-    if (!reply) {
-        e->said++; /* t->rcpts will have it too */
-    }
     return reply;
 }
 
@@ -282,6 +302,18 @@ static void idle(nssmtpd_transaction_t *t)
     }
 }
 
+static void restart(nssmtpd_transaction_t *t)
+{
+    envelope_t *e = t->delivery;
+
+    if (e) {
+        unkeep(e);
+        give_back(e, 0);
+        e->mail_refusal = NULL;
+        e->replay_refused = 0;
+    }
+}
+
 static void end(nssmtpd_transaction_t *t)
 {
     envelope_t *e = t->delivery;
@@ -293,4 +325,4 @@ static void end(nssmtpd_transaction_t *t)
 }
 
 const nssmtpd_delivery_t nssmtpd_relay_delivery = { nssmtpd_route_configure, rcpt, deliver,
-                                                    idle, end, 1 };
+                                                    idle, restart, end, 1 };

@@ -64,6 +64,7 @@ static nssmtpd_timeout_e timeout_of(smtp_step_e step)
 
 void nssmtpd_upstream_start_step(nssmtpd_upstream_t *u, smtp_step_e step)
 {
+    u->t->step = smtp_step(step)->name;
     u->deadline = apr_time_now() + nssmtpd_timeout(u->t->r->server, timeout_of(step));
     if (u->t->ended && u->deadline > u->t->ended + DOT_TO_DOT) {
         u->deadline = u->t->ended + DOT_TO_DOT;

@@ -4,6 +4,8 @@
 #include "server/config.h"
 
 #include <apr_strings.h>
+#include <http_main.h>
+#include <stdlib.h>
 
 #include "server/check.h"
 #include "server/directives.h"
@@ -57,6 +59,7 @@ void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add)
     conf->domains = inner->domains ? inner->domains : outer->domains;
     conf->auth_providers = inner->auth_providers ? inner->auth_providers : outer->auth_providers;
     conf->trusted = inner->trusted ? inner->trusted : outer->trusted;
+    conf->name_servers = inner->name_servers ? inner->name_servers : outer->name_servers;
     return conf;
 }
 
@@ -147,6 +150,54 @@ apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which
 nssmtpd_relay_tls_e nssmtpd_relay_tls(const server_rec *s)
 {
     return (nssmtpd_relay_tls_e)nssmtpd_config(s)->relay_tls;
+}
+
+apr_int64_t nssmtpd_script_memory(const server_rec *s)
+{
+    return nssmtpd_config(s)->script_memory;
+}
+
+apr_uint32_t nssmtpd_flags(const server_rec *s)
+{
+    return (apr_uint32_t)nssmtpd_config(s)->flags;
+}
+
+/* Hosts by name */
+
+static server_rec *next_host(server_rec *s)
+{
+    while (s && nssmtpd_config(s)->engine != 1) {
+        s = s->next;
+    }
+    return s;
+}
+
+/* "name:port", "name", or ":port": the first host that fits. */
+static int is_called(const server_rec *s, const char *name)
+{
+    const char *colon = strrchr(name, ':');
+    apr_size_t n = colon ? (apr_size_t)(colon - name) : strlen(name);
+    const char *own = nssmtpd_config(s)->offer.hostname;
+    apr_port_t port = s->addrs ? s->addrs->host_port : s->port;
+
+    return (n == 0 || (strlen(own) == n && strncasecmp(own, name, n) == 0)
+            || (strlen(s->server_hostname) == n && strncasecmp(s->server_hostname, name, n) == 0))
+           && (!colon || atoi(colon + 1) == port);
+}
+
+server_rec *nssmtpd_host_find(const char *name)
+{
+    server_rec *s = next_host(ap_server_conf);
+
+    while (s && !is_called(s, name)) {
+        s = next_host(s->next);
+    }
+    return s;
+}
+
+server_rec *nssmtpd_host_of(const request_rec *r)
+{
+    return nssmtpd_config(r->server)->engine == 1 ? r->server : next_host(ap_server_conf);
 }
 
 const char *nssmtpd_relay_credentials(const server_rec *s)

@@ -18,12 +18,6 @@ enum { NSSMTPD_NEWLINE_REJECT, NSSMTPD_NEWLINE_NORMALIZE };
 /* The default spool, below DefaultRuntimeDir. */
 #define NSSMTPD_SPOOL_DIRECTORY "nssmtpd"
 
-/* Session flags, named as in SmtpdFlags. */
-enum {
-    NSSMTPD_FLAG_LOCAL = 0x2,
-    NSSMTPD_FLAG_NEEDHELO = 0x10000
-};
-
 typedef struct nssmtpd_config_t {
     /* As configured; NSSMTPD_UNSET or NULL where not. Numbers are apr_int64_t so that the
      * directive table can name them by offset. */
@@ -35,6 +29,7 @@ typedef struct nssmtpd_config_t {
     apr_int64_t flags;
     apr_int64_t bare_newline, bare_newline_trusted;
     apr_int64_t max_message_size, max_recipients, max_line, max_errors, max_busy;
+    apr_int64_t script_memory;                  /* octets */
     apr_int64_t max_connections, max_connections_per_address;
     apr_int64_t timeout[NSSMTPD_TIMEOUT_COUNT]; /* seconds */
     apr_int64_t spool_memory;                   /* octets */
@@ -45,6 +40,7 @@ typedef struct nssmtpd_config_t {
     apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */
     apr_array_header_t *auth_providers; /* of const char *: SmtpdAuthProvider */
     apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
+    apr_array_header_t *name_servers; /* of const char *: SmtpdNameServer, see names.h */
     /* Made of them by nssmtpd_config_finish() */
     server_rec *server;
     int spool_configured;           /* spool_directory is the administrator's */

@@ -11,6 +11,8 @@
 #include <http_log.h>
 #include <stdlib.h>
 
+#include "server/flags.h"
+#include "server/names.h"
 #include "server/tls.h"
 
 APLOG_USE_MODULE(nssmtpd);
@@ -169,30 +171,30 @@ static const char *add_trusted(cmd_parms *cmd, void *dconf, const char *arg)
     return NULL;
 }
 
-static const struct {
-    const char *name;
-    int flag;
-} flags[] = {
-    { "none", 0 },
-    { "local", NSSMTPD_FLAG_LOCAL },
-    { "needhelo", NSSMTPD_FLAG_NEEDHELO },
-    { NULL, 0 }
-};
+static const char *add_name_server(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    nssmtpd_config_t *conf = conf_of(cmd);
+    const char *wrong;
+
+    (void)dconf;
+    if (!conf->name_servers) {
+        conf->name_servers = apr_array_make(cmd->pool, 2, sizeof(const char *));
+    }
+    wrong = nssmtpd_names_parse_server(cmd->pool, conf->name_servers, arg);
+    return wrong ? apr_pstrcat(cmd->pool, "SmtpdNameServer: ", wrong, NULL) : NULL;
+}
 
 static const char *add_flag(cmd_parms *cmd, void *dconf, const char *arg)
 {
     nssmtpd_config_t *conf = conf_of(cmd);
-    int i;
+    const char *wrong;
 
     (void)dconf;
-    for (i = 0; flags[i].name; i++) {
-        if (strcasecmp(flags[i].name, arg) == 0) {
-            conf->flags = (conf->flags == NSSMTPD_UNSET ? 0 : conf->flags) | flags[i].flag;
-            return NULL;
-        }
+    if (conf->flags == NSSMTPD_UNSET) {
+        conf->flags = 0;
     }
-    return apr_psprintf(cmd->pool, "SmtpdFlags: \"%s\" is no flag of this version; there are "
-                        "needhelo, local and none", arg);
+    wrong = nssmtpd_flags_add(cmd->pool, &conf->flags, arg);
+    return wrong ? apr_pstrcat(cmd->pool, "SmtpdFlags: ", wrong, NULL) : NULL;
 }
 
 static const char *set_bare_newline(cmd_parms *cmd, void *dconf, const char *arg)
@@ -322,6 +324,8 @@ static const nssmtpd_number_t max_message_size = { AT(max_message_size), 50 << 2
 static const nssmtpd_number_t max_recipients = { AT(max_recipients), 100, 1, 1000000, 0 };
 static const nssmtpd_number_t max_line = { AT(max_line), 4096, 512, 65536, 0 };
 static const nssmtpd_number_t max_errors = { AT(max_errors), 20, 1, 1000000, 0 };
+static const nssmtpd_number_t script_memory = { AT(script_memory), 64 << 20, 1 << 20,
+                                                (apr_int64_t)1 << 40, 0 };
 static const nssmtpd_number_t max_busy = { AT(max_busy), 0, 1, 1000000, 0 };
 
 static const word_t timeouts[] = {
@@ -330,6 +334,8 @@ static const word_t timeouts[] = {
     { "connect", { AT(timeout[NSSMTPD_TIMEOUT_CONNECT]), 30, 1, DAY, 0 } },
     { "relay", { AT(timeout[NSSMTPD_TIMEOUT_RELAY]), 300, 1, DAY, 0 } },
     { "dot", { AT(timeout[NSSMTPD_TIMEOUT_DOT]), 600, 1, DAY, 0 } },
+    { "scan", { AT(timeout[NSSMTPD_TIMEOUT_SCAN]), 60, 1, DAY, 0 } },
+    { "script", { AT(timeout[NSSMTPD_TIMEOUT_SCRIPT]), 30, 1, DAY, 0 } },
     { NULL, { 0, 0, 0, 0, 0 } }
 };
 
@@ -374,7 +380,7 @@ const command_rec nssmtpd_commands[] = {
                     "addresses and networks that may send to any domain, or none "
                     "(127.0.0.0/8 ::1)"),
     AP_INIT_ITERATE("SmtpdFlags", add_flag, NULL, RSRC_CONF,
-                    "flags of every session: needhelo, local, or none (needhelo)"),
+                    "flags of every session, such as needdomain, or none (needhelo)"),
     AP_INIT_ITERATE("SmtpdBareNewline", set_bare_newline, NULL, RSRC_CONF,
                     "reject or normalize bare LF in messages, trusted= for trusted clients "
                     "(reject trusted=normalize)"),
@@ -390,11 +396,16 @@ const command_rec nssmtpd_commands[] = {
                    "connections at once, and from one address; 0 is no limit (0 50)"),
     AP_INIT_TAKE1("SmtpdMaxBusy", set_number, (void *)&max_busy, RSRC_CONF,
                   "threads of a child in blocking work (75 % of ThreadsPerChild)"),
+    AP_INIT_TAKE1("SmtpdScriptMemory", set_number, (void *)&script_memory, RSRC_CONF,
+                  "octets that a Lua state may use in a phase, K, M and G understood (64M)"),
     AP_INIT_ITERATE("SmtpdTimeout", set_words, (void *)timeouts, RSRC_CONF,
-                    "command= data= connect= relay= dot= seconds (300 300 30 300 600)"),
+                    "command= data= connect= relay= dot= scan= script= seconds "
+                    "(300 300 30 300 600 60 30)"),
     AP_INIT_ITERATE("SmtpdSpool", set_spool, (void *)spool_words, RSRC_CONF,
                     "memory=octets of a message before a file, directory=of that file "
                     "(128K, DefaultRuntimeDir)"),
+    AP_INIT_ITERATE("SmtpdNameServer", add_name_server, NULL, RSRC_CONF,
+                    "addresses of name servers, ip, ip:port or [ipv6]:port (resolv.conf)"),
     AP_INIT_FLAG("SmtpdReceived", set_flag, (void *)&received, RSRC_CONF,
                  "off: add no Received field (on)"),
     { NULL, { NULL }, NULL, 0, TAKE1, NULL }

@@ -147,10 +147,25 @@ const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
     return route;
 }
 
+const apr_array_header_t *nssmtpd_rcpts_due(nssmtpd_transaction_t *t)
+{
+    apr_array_header_t *due = apr_array_make(t->r->pool, t->rcpts->nelts, t->rcpts->elt_size);
+    int i;
+
+    for (i = 0; i < t->rcpts->nelts; i++) {
+        const nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(t->rcpts, i, nssmtpd_rcpt_t);
+
+        if (nssmtpd_rcpt_is_due(rcpt)) {
+            APR_ARRAY_PUSH(due, nssmtpd_rcpt_t) = *rcpt;
+        }
+    }
+    return due;
+}
+
 static nssmtpd_rcpt_t make_rcpt(apr_pool_t *p, const smtp_address_t *address)
 {
     char local[SMTP_PATH_MAX];
-    nssmtpd_rcpt_t rcpt;
+    nssmtpd_rcpt_t rcpt = { .flags = NSSMTPD_FLAG_VERIFIED };
 
     smtp_address_unquote(address, local, sizeof(local));
     rcpt.address = span_dup(p, address->text);
@@ -173,6 +188,7 @@ const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
         reply = route->delivery->rcpt(&mail->t, &rcpt);
     }
     if (!reply || smtp_reply_is_positive(reply)) {
+        rcpt.is_told = 1;
         APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
     }
     return reply;
