@@ -4,10 +4,12 @@
 # 550 5.1.1. Nothing leaves the machine: there is no other transport. It must be started by root.
 #
 #   my $p = PostfixInstance->new(dir => $empty_dir, user => 'www-data', main => { key => value });
-#   $p->start; $p->port; $p->maildir; $p->log; $p->stop;
+#   $p->start; $p->port; $p->maildir; $p->log; $p->variables; $p->stop;
 #
-# or as a program:  perl PostfixInstance.pm start DIR USER   prints POSTFIX_PORT=.. and so on;
-#                   perl PostfixInstance.pm stop DIR
+# With submission => 1 it is a submission server too, on the ports of PostfixSubmission.
+#
+# or as a program:  perl PostfixInstance.pm start DIR USER   prints POSTFIX_PORT=.. and so on, and
+#                   perl PostfixInstance.pm stop DIR         is a submission server where it can be
 package PostfixInstance;
 
 use strict;
@@ -20,6 +22,7 @@ use POSIX ();
 use Time::HiRes qw(sleep time);
 use lib dirname(__FILE__);
 use FreePort;
+use PostfixSubmission;
 
 sub new {
     my ($class, %a) = @_;
@@ -30,6 +33,15 @@ sub port    { $_[0]{port} }
 sub pid     { $_[0]{pid} }
 sub maildir { "$_[0]{dir}/mail/all" }
 sub log     { "$_[0]{dir}/log/maillog" }
+
+# What a suite needs to know, by the names that it has in the environment.
+sub variables {
+    my ($self) = @_;
+    return (
+        POSTFIX_PORT => $self->port, POSTFIX_MAILDIR => $self->maildir, POSTFIX_LOG => $self->log,
+        map { $_->variables } @{ $self->{parts} },
+    );
+}
 
 # queue directory => owner, group, mode
 my %queue = (
@@ -113,13 +125,21 @@ sub _configure {
     chown $postfix, -1, "$dir/data";
     chown $uid, $gid, "$dir/mail";
 
+    # postlogd would make it readable for root alone, but the suites read it.
+    _write($self->log, '');
+    chmod 0644, $self->log;
+
+    $self->{parts} = [$self->{submission}
+        ? PostfixSubmission->new(dir => $dir, taken => [$self->{port}]) : ()];
     my %m = (%main, queue_directory => "$dir/queue", data_directory => "$dir/data",
         daemon_directory => $self->{daemons}, virtual_mailbox_base => "$dir/mail",
         virtual_uid_maps => "static:$uid", virtual_gid_maps => "static:$gid",
-        maillog_file => $self->log, maillog_file_prefixes => "$dir/log", %{ $self->{main} });
+        maillog_file => $self->log, maillog_file_prefixes => "$dir/log",
+        (map { $_->main } @{ $self->{parts} }), %{ $self->{main} });
     _write("$dir/etc/main.cf", join '', map {"$_ = $m{$_}\n"} sort keys %m);
     _write("$dir/etc/master.cf", join "\n",
         "127.0.0.1:$self->{port} inet n - n - - smtpd",
+        (map { $_->services } @{ $self->{parts} }),
         (map {"$_ unix n - n - 0 $_"} qw(cleanup)),
         'qmgr unix n - n 300 1 qmgr',
         'rewrite unix - - n - - trivial-rewrite',
@@ -196,8 +216,12 @@ sub stop {
 sub main {
     my ($verb, $dir, $user) = @_;
     if (($verb // '') eq 'start' && $user) {
-        my $p = PostfixInstance->new(dir => $dir, user => $user)->start;
-        printf "POSTFIX_PORT=%d POSTFIX_MAILDIR=%s POSTFIX_LOG=%s\n", $p->port, $p->maildir, $p->log;
+        my $missing = PostfixSubmission->missing;
+        print STDERR "Postfix is no submission server, and the suites that need one are skipped:"
+            . " $missing.\n" if $missing;
+        my $p = PostfixInstance->new(dir => $dir, user => $user, submission => !$missing)->start;
+        my %v = $p->variables;
+        print join(' ', map {"$_=$v{$_}"} sort keys %v), "\n";
     }
     elsif (($verb // '') eq 'stop' && $dir) {
         PostfixInstance->new(dir => $dir)->stop;
