@@ -15,6 +15,9 @@
 #include "server/config.h"
 #include "server/connection.h"
 #include "server/directives.h"
+#include "server/filter.h"
+#include "server/init.h"
+#include "server/script.h"
 #include "server/startup.h"
 #include "server/tls.h"
 
@@ -52,7 +55,12 @@ static void register_hooks(apr_pool_t *p)
     /* It is let in only when TLS begins, and must know of the connection before. */
     static const char *const ssl[] = { "mod_ssl.c", NULL };
 
+    /* A script of /smtp/init may use what theirs make ready. */
+    static const char *const others[] = { "mod_lua.c", "mod_proxy.c", "mod_ssl.c", NULL };
+
     register_deliveries(p);
+    nssmtpd_script_register(p);
+    nssmtpd_filter_register();
 
     /* httpd starts */
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
@@ -60,12 +68,18 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, clock, APR_HOOK_FIRST);
 
+    ap_hook_child_init(nssmtpd_init_child, others, NULL, APR_HOOK_LAST);
+
     /* A client comes and goes */
     ap_hook_pre_connection(nssmtpd_connection_pre, NULL, ssl, APR_HOOK_MIDDLE);
     ap_hook_protocol_get(nssmtpd_tls_protocol_get, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_protocol_switch(nssmtpd_tls_protocol_switch, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_process_connection(nssmtpd_connection_process, NULL, http, APR_HOOK_REALLY_FIRST);
     ap_hook_pre_close_connection(nssmtpd_connection_pre_close, NULL, NULL, APR_HOOK_FIRST);
+
+    /* A phase's script runs; a web page does not */
+    ap_hook_handler(nssmtpd_script_refuse_http, NULL, NULL, APR_HOOK_REALLY_FIRST);
+    ap_hook_error_log(nssmtpd_script_error_log, NULL, NULL, APR_HOOK_MIDDLE);
 
     /* A child stops, or died */
     ap_hook_child_stopping(nssmtpd_connection_child_stopping, NULL, NULL, APR_HOOK_FIRST);

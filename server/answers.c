@@ -4,13 +4,17 @@
  */
 #include "server/answers.h"
 
+#include <apr_strings.h>
 #include <http_log.h>
 
 #include "server/auth.h"
 #include "server/connection.h"
 #include "server/phase.h"
+#include "server/names.h"
 #include "server/registry.h"
-#include "server/transaction.h"
+#include "server/script.h"
+#include "server/verdict.h"
+#include "smtp/limits.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
@@ -109,12 +113,6 @@ static nssmtpd_wait_e on_command(nssmtpd_session_t *session)
     return NSSMTPD_GO_ON;
 }
 
-static nssmtpd_wait_e on_helo(nssmtpd_session_t *session)
-{
-    smtp_dialogue_answer(&session->dialogue, NULL);
-    return NSSMTPD_GO_ON;
-}
-
 /* RFC 3207 4.2 and CVE-2011-0411: nothing that came in plaintext behind STARTTLS may count
  * as said inside TLS. A client that sends on before our 220 is no client. */
 static int has_more_input(nssmtpd_session_t *session)
@@ -163,6 +161,107 @@ static nssmtpd_wait_e take_place(nssmtpd_session_t *session, int blocks,
     return NSSMTPD_GO_ON;
 }
 
+/* What was decided is said; a script may have ended the session with it. */
+static nssmtpd_wait_e answer(nssmtpd_session_t *session, const smtp_reply_t *reply)
+{
+    smtp_dialogue_answer(&session->dialogue, reply);
+    if (session->flags & NSSMTPD_FLAG_ABORT) {
+        smtp_dialogue_abort(&session->dialogue);
+    }
+    return NSSMTPD_GO_ON;
+}
+
+/* Where replies live that are said at once. */
+static apr_pool_t *pool_of(nssmtpd_session_t *session)
+{
+    return session->mail ? session->mail->t.r->pool : nssmtpd_session_scratch(session);
+}
+
+/* A phase that is not about a mail. */
+static const smtp_reply_t *ask(nssmtpd_session_t *session, nssmtpd_phase_e phase,
+                               const char *line, const char *user, const smtp_reply_t *outcome)
+{
+    const smtp_reply_t *reply = nssmtpd_script_run(session, phase, line, user, outcome,
+                                                   pool_of(session));
+
+    nssmtpd_session_apply_flags(session);
+    return reply;
+}
+
+static const smtp_reply_t *check_name(nssmtpd_session_t *session)
+{
+    const nssmtpd_config_t *conf = session->conf;
+    const char *name, *why;
+    nssmtpd_names_e has_name;
+
+    if (!(session->flags & NSSMTPD_FLAG_RESOLVE)) {
+        return NULL;
+    }
+    has_name = nssmtpd_names_host(nssmtpd_session_scratch(session), conf->name_servers,
+                                  NSSMTPD_DNS_TIMEOUT, session->c->client_addr, &name, &why);
+    if (has_name == NSSMTPD_NAMES_UNKNOWN) {
+        ap_log_cerror(APLOG_MARK, APLOG_ERR, 0, session->c, "NS0078: resolve: %s", why);
+        return smtp_reply(SMTP_REPLY_DNS_FAULT_CLOSE);
+    }
+    if (has_name == NSSMTPD_NAMES_NO) {
+        ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
+                      "NS0079: denied: address without a name (SmtpdFlags resolve)");
+        return smtp_reply(SMTP_REPLY_NO_NAME);
+    }
+    return NULL;
+}
+
+nssmtpd_wait_e nssmtpd_answers_greet(nssmtpd_session_t *session)
+{
+    int blocks = (session->flags & NSSMTPD_FLAG_RESOLVE)
+                 || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_CONNECT);
+    const smtp_reply_t *reply;
+    nssmtpd_wait_e wait = take_place(session, blocks, &reply);
+
+    if (wait != NSSMTPD_GO_ON) {
+        return wait;
+    }
+    if (!reply) {
+        reply = check_name(session);
+    }
+    if (!reply) {
+        reply = ask(session, NSSMTPD_PHASE_CONNECT, NULL, NULL, NULL);
+    }
+    smtp_dialogue_greet(&session->dialogue, &session->conf->offer, session->out, reply);
+    session->greeted = 1;
+    if (session->flags & NSSMTPD_FLAG_ABORT) {
+        smtp_dialogue_abort(&session->dialogue);
+    }
+    return NSSMTPD_GO_ON;
+}
+
+static const smtp_reply_t *ask_helo(nssmtpd_session_t *session)
+{
+    const smtp_dialogue_t *d = &session->dialogue;
+    char line[SMTP_DOMAIN_MAX + 8];
+
+    apr_snprintf(line, sizeof(line), "%s %.*s", smtp_dialogue_is_verb(d, "EHLO") ? "EHLO" : "HELO",
+                 (int)d->argument.n, d->argument.p);
+    return ask(session, NSSMTPD_PHASE_HELO, line, NULL, NULL);
+}
+
+static nssmtpd_wait_e on_helo(nssmtpd_session_t *session)
+{
+    const smtp_reply_t *reply;
+    nssmtpd_wait_e wait;
+
+    if (!nssmtpd_script_is_configured(session, NSSMTPD_PHASE_HELO)) {
+        return answer(session, NULL);
+    }
+    if ((wait = take_place(session, 1, &reply)) != NSSMTPD_GO_ON) {
+        return wait;
+    }
+    if (!reply) {
+        reply = ask_helo(session);
+    }
+    return answer(session, reply);
+}
+
 static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
 {
     const smtp_reply_t *reply;
@@ -172,16 +271,17 @@ static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
     if (!session->mail) { /* or it comes back from waiting for a place */
         nssmtpd_transaction_begin(session);
     }
-    blocks = nssmtpd_phase_is_configured(session, "mail");
+    blocks = (session->flags & NSSMTPD_FLAG_NEEDDOMAIN)
+             || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_MAIL);
     if ((wait = take_place(session, blocks, &reply)) != NSSMTPD_GO_ON) {
         return wait;
     }
     if (!reply) {
-        reply = nssmtpd_phase_authorize(session, "mail", NULL);
+        reply = nssmtpd_verdict_sender(session);
+        nssmtpd_session_apply_flags(session);
     }
     session->mail->outcome = reply;
-    smtp_dialogue_answer(&session->dialogue, reply);
-    return NSSMTPD_GO_ON;
+    return answer(session, reply);
 }
 
 static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
@@ -192,41 +292,40 @@ static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
     if (wait != NSSMTPD_GO_ON) {
         return wait;
     }
-    if (reply) {
-        reply = smtp_reply(SMTP_REPLY_AUTH_FAULT);
+    reply = reply ? smtp_reply(SMTP_REPLY_AUTH_FAULT) : nssmtpd_auth_check(session);
+    reply = ask(session, NSSMTPD_PHASE_AUTH, "AUTH", session->dialogue.sasl.user, reply);
+    if (reply && !smtp_reply_is_positive(reply)) {
+        session->user = NULL;
     }
-    else {
-        reply = nssmtpd_auth_check(session);
-    }
-    smtp_dialogue_answer(&session->dialogue, reply);
-    return NSSMTPD_GO_ON;
+    return answer(session, reply);
 }
 
 static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
 {
     const smtp_reply_t *reply = NULL;
-    const nssmtpd_route_t *route = nssmtpd_transaction_route(session, &reply);
+    const nssmtpd_route_t *route = nssmtpd_verdict_route(session, &reply);
 
     if (route) {
-        nssmtpd_wait_e wait = take_place(session, route->delivery->blocks, &reply);
+        int blocks = route->delivery->blocks
+                     || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_RCPT);
+        nssmtpd_wait_e wait = take_place(session, blocks, &reply);
 
         if (wait != NSSMTPD_GO_ON) {
             return wait;
         }
         if (!reply) {
-            reply = nssmtpd_transaction_rcpt(session, route);
+            reply = nssmtpd_verdict_rcpt(session, route);
+            nssmtpd_session_apply_flags(session);
         }
     }
     nssmtpd_transaction_note(session, reply);
-    smtp_dialogue_answer(&session->dialogue, reply);
-    return NSSMTPD_GO_ON;
+    return answer(session, reply);
 }
 
 static nssmtpd_wait_e on_data(nssmtpd_session_t *session)
 {
     nssmtpd_transaction_data(session);
-    smtp_dialogue_answer(&session->dialogue, NULL);
-    return NSSMTPD_GO_ON;
+    return answer(session, NULL);
 }
 
 static nssmtpd_wait_e on_content(nssmtpd_session_t *session)
@@ -241,17 +340,19 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        nssmtpd_wait_e wait = take_place(session, route->delivery->blocks, &reply);
+        int blocks = route->delivery->blocks
+                     || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_DATA);
+        nssmtpd_wait_e wait = take_place(session, blocks, &reply);
 
         if (wait != NSSMTPD_GO_ON) {
             return wait;
         }
         if (!reply) {
-            reply = nssmtpd_transaction_deliver(session);
+            reply = nssmtpd_verdict_message(session);
         }
     }
     session->mail->outcome = reply;
-    smtp_dialogue_answer(&session->dialogue, reply);
+    answer(session, reply);
     session->deadline = 0;
     /* Nothing between the relay's word and ours: the log comes after it is on its way. */
     return nssmtpd_answers_send(session);

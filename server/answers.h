@@ -5,6 +5,9 @@
 
 #include "server/session.h"
 
+/* Greets, unless flags or scripts of /smtp/connect keep the client out. */
+nssmtpd_wait_e nssmtpd_answers_greet(nssmtpd_session_t *session);
+
 /* Answers the event; what is returned is what the session needs before it can go on. */
 nssmtpd_wait_e nssmtpd_answers_give(nssmtpd_session_t *session, smtp_event_e event);
 

@@ -72,7 +72,7 @@ const smtp_reply_t *nssmtpd_auth_check(nssmtpd_session_t *session)
     if (nssmtpd_state_is_delayed(client, apr_time_now())) {
         return refuse(session, SMTP_REPLY_AUTH_DELAYED, "too soon after a failure");
     }
-    if ((r = nssmtpd_phase_begin(session, "auth"))) {
+    if ((r = nssmtpd_phase_begin(session, NSSMTPD_PHASE_AUTH))) {
         r->user = sasl->user;
         status = ask(session->conf, r, sasl);
         apr_pool_destroy(r->pool);

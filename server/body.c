@@ -5,6 +5,8 @@
 
 #include <apr_strings.h>
 
+#include "server/fields.h"
+
 const char *nssmtpd_body_protocol(const nssmtpd_session_t *session)
 {
     static const char *const keywords[2][2] = { { "ESMTP", "ESMTPA" }, { "ESMTPS", "ESMTPSA" } };
@@ -58,7 +60,8 @@ static const char *received(nssmtpd_mail_t *mail)
 apr_status_t nssmtpd_body_prepare(nssmtpd_mail_t *mail)
 {
     apr_bucket_brigade *bb = apr_brigade_create(mail->t.r->pool, mail->session->c->bucket_alloc);
-    apr_off_t added = 0;
+    apr_off_t added = 0, body;
+    apr_status_t rv;
 
     if (mail->session->conf->received) {
         const char *field = received(mail);
@@ -68,8 +71,9 @@ apr_status_t nssmtpd_body_prepare(nssmtpd_mail_t *mail)
                                                            bb->bucket_alloc));
     }
     mail->t.body = bb;
-    mail->t.body_length = mail->spool->length + added;
     mail->t.body_is_8bit = mail->spool->is_8bit;
-    mail->t.body_has_dots = mail->session->dialogue.dot.unstuffed;
-    return nssmtpd_spool_read(mail->spool, bb);
+    mail->t.body_has_dots = mail->session->dialogue.dot.unstuffed || mail->is_rewritten;
+    rv = nssmtpd_fields_message(mail, bb, &body, &mail->t.body_length);
+    mail->t.body_length += added;
+    return rv;
 }

@@ -9,6 +9,9 @@
 
 #include "server/check.h"
 #include "server/directives.h"
+#include "server/memo.h"
+#include "server/names.h"
+#include "server/phase.h"
 #include "server/tls.h"
 
 extern module AP_MODULE_DECLARE_DATA nssmtpd_module;
@@ -116,6 +119,8 @@ static void finish_server(nssmtpd_config_t *conf, server_rec *s, apr_pool_t *pco
     conf->offer.max_size = conf->max_message_size;
     conf->offer.max_errors = conf->max_errors;
     conf->offer.max_rcpts = conf->max_recipients;
+    conf->phases = apr_pcalloc(pconf, NSSMTPD_PHASE_COUNT * sizeof(*conf->phases));
+    conf->memo = nssmtpd_memo_create(pconf);
     conf->domain_list = nssmtpd_lists_index(pconf, conf->domains);
 }
 
@@ -160,6 +165,15 @@ apr_int64_t nssmtpd_script_memory(const server_rec *s)
 apr_uint32_t nssmtpd_flags(const server_rec *s)
 {
     return (apr_uint32_t)nssmtpd_config(s)->flags;
+}
+
+int nssmtpd_domain_takes_mail(const server_rec *s, apr_pool_t *p, const char *domain,
+                              const char **why)
+{
+    nssmtpd_names_e rc = nssmtpd_names_domain(p, nssmtpd_config(s)->name_servers,
+                                              NSSMTPD_DNS_TIMEOUT, domain, why);
+
+    return rc == NSSMTPD_NAMES_UNKNOWN ? -1 : rc == NSSMTPD_NAMES_YES;
 }
 
 /* Hosts by name */

@@ -18,6 +18,9 @@ enum { NSSMTPD_NEWLINE_REJECT, NSSMTPD_NEWLINE_NORMALIZE };
 /* The default spool, below DefaultRuntimeDir. */
 #define NSSMTPD_SPOOL_DIRECTORY "nssmtpd"
 
+/* For all that one check asks of DNS. */
+#define NSSMTPD_DNS_TIMEOUT apr_time_from_sec(10)
+
 typedef struct nssmtpd_config_t {
     /* As configured; NSSMTPD_UNSET or NULL where not. Numbers are apr_int64_t so that the
      * directive table can name them by offset. */
@@ -46,6 +49,8 @@ typedef struct nssmtpd_config_t {
     int spool_configured;           /* spool_directory is the administrator's */
     smtp_offer_t offer;
     nssmtpd_domains_t *domain_list;
+    struct nssmtpd_phase_state_t *phases;   /* NSSMTPD_PHASE_COUNT of them, see phase.h */
+    struct nssmtpd_memo_t *memo;            /* of their scripts, see memo.h */
 } nssmtpd_config_t;
 
 void *nssmtpd_config_create(apr_pool_t *p, server_rec *s);

@@ -19,6 +19,8 @@
 /* Of the names of an address so many are tried: whoever rules a reverse zone may list thousands. */
 #define REVERSE_NAMES_MAX 8
 
+#define INVALID_NAME "has a name that is not valid"
+
 static int is_address(int family, const char *ip)
 {
     struct in6_addr address; /* the larger one */
@@ -52,8 +54,8 @@ static nssmtpd_names_e answer(const nssmtpd_lookup_t *l, nssmtpd_names_e verdict
 }
 
 /* The last question had no answer. */
-static nssmtpd_names_e fail(const nssmtpd_lookup_t *l, const char **why, const char *what,
-                            const char *name)
+static nssmtpd_names_e cannot_say(const nssmtpd_lookup_t *l, const char **why,
+                                  const char *what, const char *name)
 {
     *why = apr_psprintf(l->p, "%s of %s: %s", what, name, nssmtpd_resolver_failure(l));
     return NSSMTPD_NAMES_UNKNOWN;
@@ -75,7 +77,7 @@ static nssmtpd_names_e judge_addresses(nssmtpd_lookup_t *l, const char *domain, 
             return answer(l, NSSMTPD_NAMES_YES, why, domain, "has no MX, but an address");
         }
         if (!nssmtpd_resolver_is_nothing(l->status)) { /* the other family may still say yes */
-            verdict = fail(l, why, "address", domain);
+            verdict = cannot_say(l, why, "address", domain);
         }
     }
     return verdict;
@@ -113,7 +115,7 @@ static nssmtpd_names_e judge_domain(nssmtpd_lookup_t *l, const char *domain, con
     case ARES_ENODATA:
         return judge_addresses(l, domain, why);
     default:
-        return fail(l, why, "MX", domain);
+        return cannot_say(l, why, "MX", domain);
     }
 }
 
@@ -150,7 +152,7 @@ nssmtpd_names_e nssmtpd_names_domain(apr_pool_t *p, const apr_array_header_t *se
         verdict = judge_domain(&l, name, why);
     }
     else {
-        verdict = fail(&l, why, "MX", name);
+        verdict = cannot_say(&l, why, "MX", name);
     }
     nssmtpd_resolver_close(&l);
     return verdict;
@@ -206,7 +208,7 @@ static nssmtpd_names_e confirm(nssmtpd_lookup_t *l, const address_t *a, const ch
     int i, found = 0;
 
     if (!host && !nssmtpd_resolver_is_nothing(l->status)) {
-        return fail(l, why, "address", name);
+        return cannot_say(l, why, "address", name);
     }
     for (i = 0; host && host->h_addr_list[i]; i++) {
         found |= memcmp(host->h_addr_list[i], a->octets, a->n) == 0;
@@ -223,8 +225,7 @@ static nssmtpd_names_e confirm(nssmtpd_lookup_t *l, const address_t *a, const ch
 static nssmtpd_names_e judge_names(nssmtpd_lookup_t *l, const address_t *a, char **names,
                                    const char **name, const char **why)
 {
-    nssmtpd_names_e verdict = answer(l, NSSMTPD_NAMES_NO, why, a->text,
-                                     "has a name that is not valid");
+    nssmtpd_names_e verdict = answer(l, NSSMTPD_NAMES_NO, why, a->text, INVALID_NAME);
     int i;
 
     for (i = 0; names[i] && i < REVERSE_NAMES_MAX; i++) {
@@ -253,11 +254,11 @@ static nssmtpd_names_e judge_host(nssmtpd_lookup_t *l, const address_t *a, const
 {
     struct hostent *host = NULL;
     nssmtpd_names_e verdict;
+    int rc = ARES_SUCCESS;
 
     nssmtpd_resolver_ask(l, reverse_name(l->p, a), ns_t_ptr);
     if (l->status == ARES_SUCCESS) {
-        int rc = ares_parse_ptr_reply(l->reply, l->length, a->octets, a->n, a->family, &host);
-
+        rc = ares_parse_ptr_reply(l->reply, l->length, a->octets, a->n, a->family, &host);
         nssmtpd_resolver_conclude(l, rc, host && host->h_aliases && host->h_aliases[0]);
     }
     if (l->status == ARES_SUCCESS) {
@@ -266,8 +267,11 @@ static nssmtpd_names_e judge_host(nssmtpd_lookup_t *l, const address_t *a, const
     else if (nssmtpd_resolver_is_nothing(l->status)) {
         verdict = answer(l, NSSMTPD_NAMES_NO, why, a->text, "has no name");
     }
+    else if (rc == ARES_EBADRESP) { /* so c-ares calls names with odd octets; they stay odd */
+        verdict = answer(l, NSSMTPD_NAMES_NO, why, a->text, INVALID_NAME);
+    }
     else {
-        verdict = fail(l, why, "name", a->text);
+        verdict = cannot_say(l, why, "name", a->text);
     }
     if (host) {
         ares_free_hostent(host);
@@ -292,7 +296,7 @@ nssmtpd_names_e nssmtpd_names_host(apr_pool_t *p, const apr_array_header_t *serv
         verdict = judge_host(&l, &a, name, why);
     }
     else {
-        verdict = fail(&l, why, "name", a.text);
+        verdict = cannot_say(&l, why, "name", a.text);
     }
     nssmtpd_resolver_close(&l);
     return verdict;

@@ -18,8 +18,8 @@ void nssmtpd_resolver_close(nssmtpd_lookup_t *l)
     }
 }
 
-/* NOCHECKRESP hands us a server's SERVFAIL and the like. Without it c-ares goes on to the next server
- * by itself, but calls it all "connection refused" in the end, and nobody knows what happened. */
+/* NOCHECKRESP hands us a server's SERVFAIL and the like. Without it c-ares asks the next server by
+ * itself, but calls it all "connection refused" in the end, and nobody knows what happened. */
 int nssmtpd_resolver_open(nssmtpd_lookup_t *l, apr_pool_t *p, const apr_array_header_t *servers,
                           apr_interval_time_t timeout)
 {

@@ -52,33 +52,47 @@ static void use_own_timeout(nssmtpd_session_t *session)
     }
 }
 
-/* What the host in session->conf offers to this client. */
-static void set_terms(nssmtpd_session_t *session)
+/* What the host in session->conf offers to this client. Flags that a script has set hold
+ * until TLS brings it to another host. */
+static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before)
 {
     const nssmtpd_config_t *conf = session->conf;
     smtp_dialogue_t *d = &session->dialogue;
 
-    session->trusted = (conf->flags & NSSMTPD_FLAG_LOCAL)
-                       || nssmtpd_lists_has_client(conf->trusted, session->c->client_addr);
+    if (conf != before) {
+        session->flags = (apr_uint32_t)conf->flags;
+        if (nssmtpd_lists_has_client(conf->trusted, session->c->client_addr)) {
+            session->flags |= NSSMTPD_FLAG_LOCAL;
+        }
+    }
     d->offer = &conf->offer;
     d->out = session->out;
-    d->need_helo = (conf->flags & NSSMTPD_FLAG_NEEDHELO) != 0;
-    d->normalize = (session->trusted ? conf->bare_newline_trusted : conf->bare_newline)
-                   == NSSMTPD_NEWLINE_NORMALIZE;
     d->can_tls = conf->tls != NSSMTPD_TLS_OFF;
     d->need_tls = conf->tls_required;
     d->has_tls = session->tls == NSSMTPD_SECURE;
     d->can_auth = conf->auth_providers != NULL;
     d->auth_in_clear = conf->auth_plaintext;
+    nssmtpd_session_apply_flags(session);
+}
+
+void nssmtpd_session_apply_flags(nssmtpd_session_t *session)
+{
+    const nssmtpd_config_t *conf = session->conf;
+    int is_trusted = (session->flags & NSSMTPD_FLAG_LOCAL) != 0;
+
+    session->dialogue.need_helo = (session->flags & NSSMTPD_FLAG_NEEDHELO) != 0;
+    session->dialogue.normalize = (is_trusted ? conf->bare_newline_trusted : conf->bare_newline)
+                                  == NSSMTPD_NEWLINE_NORMALIZE;
 }
 
 static int take_slot(nssmtpd_session_t *session)
 {
     const nssmtpd_config_t *conf = session->conf;
+    int is_trusted = (session->flags & NSSMTPD_FLAG_LOCAL) != 0;
 
     session->slot = nssmtpd_state_open(session->c->client_addr, host_key(conf->server),
-                                       session->trusted ? 0 : conf->max_connections,
-                                       session->trusted ? 0 : conf->max_connections_per_address);
+                                       is_trusted ? 0 : conf->max_connections,
+                                       is_trusted ? 0 : conf->max_connections_per_address);
     return session->slot != NSSMTPD_NO_SLOT;
 }
 
@@ -94,15 +108,13 @@ nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
     session->in = apr_brigade_create(c->pool, c->bucket_alloc);
     session->out = apr_brigade_create(c->pool, c->bucket_alloc);
     use_own_timeout(session);
-    set_terms(session);
+    set_terms(session, NULL);
     if (!take_slot(session)) {
         smtp_dialogue_close(&session->dialogue, SMTP_REPLY_TOO_MANY_CONNECTIONS);
+        session->greeted = 1;
     }
     else if (conf->tls == NSSMTPD_TLS_IMMEDIATE) {
         session->tls = NSSMTPD_STARTING;
-    }
-    else {
-        smtp_dialogue_init(&session->dialogue, &conf->offer, session->out);
     }
     return session;
 }
@@ -135,6 +147,17 @@ static smtp_event_e next_event(nssmtpd_session_t *session)
         at = data = NULL;
     }
     return smtp_dialogue_next(d, &at, data);
+}
+
+apr_pool_t *nssmtpd_session_scratch(nssmtpd_session_t *session)
+{
+    if (session->scratch) {
+        apr_pool_clear(session->scratch);
+    }
+    else {
+        apr_pool_create(&session->scratch, session->c->pool);
+    }
+    return session->scratch;
 }
 
 int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
@@ -187,6 +210,7 @@ static void drop_input(nssmtpd_session_t *session)
 /* TLS begins, or goes on. Its handshake has the time of a command. */
 static nssmtpd_wait_e step_tls(nssmtpd_session_t *session)
 {
+    const nssmtpd_config_t *before = session->conf;
     apr_status_t rv = APR_SUCCESS;
 
     if (session->tls == NSSMTPD_STARTING) {
@@ -206,13 +230,10 @@ static nssmtpd_wait_e step_tls(nssmtpd_session_t *session)
     }
     session->tls = NSSMTPD_SECURE;
     session->deadline = 0;
-    set_terms(session);
-    if (session->dialogue.last_code) {
+    set_terms(session, before);
+    if (session->greeted) {
         smtp_dialogue_restart(&session->dialogue, &session->conf->offer);
         session->user = NULL;
-    }
-    else {
-        smtp_dialogue_init(&session->dialogue, &session->conf->offer, session->out);
     }
     return NSSMTPD_GO_ON;
 }
@@ -261,11 +282,15 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
             && session->dialogue.state != SMTP_STATE_CLOSED) {
             smtp_dialogue_close(&session->dialogue, SMTP_REPLY_SHUTDOWN);
         }
-        wait = step(session);
+        wait = session->greeted ? step(session) : nssmtpd_answers_greet(session);
         wait = wait == NSSMTPD_LOOK_UP ? wake_up(session) : wait;
     }
     if (wait != NSSMTPD_WAIT_PLACE) {
         nssmtpd_registry_give_place(session);
+    }
+    if (session->scratch) {
+        apr_pool_destroy(session->scratch);
+        session->scratch = NULL;
     }
     if (wait != NSSMTPD_CLOSE && session->mail && session->mail->t.offered) {
         session->mail->t.route->delivery->idle(&session->mail->t);

@@ -48,7 +48,9 @@ struct nssmtpd_session_t {
     int reads;                   /* since a thread took it up */
     int slot;                    /* in the shared table */
     char *user;                  /* authenticated; NULL: nobody */
-    unsigned trusted : 1;
+    apr_uint32_t flags;          /* of NSSMTPD_FLAG_..; LOCAL: trusted with any recipient */
+    apr_pool_t *scratch;         /* of a command outside of a mail; NULL: nothing is in it */
+    unsigned greeted : 1;
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
     unsigned has_place : 1;      /* registry's */
@@ -65,6 +67,13 @@ struct nssmtpd_session_t {
 /* Makes the session of a new connection, in c->pool; the first run greets or refuses. */
 nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
                                           const nssmtpd_config_t *conf);
+
+/* Lets the dialogue know what the session's flags say, after a script has had them. */
+void nssmtpd_session_apply_flags(nssmtpd_session_t *session);
+
+/* A pool for what a command outside of a mail needs, empty at each call; it is gone when
+ * the session waits. */
+apr_pool_t *nssmtpd_session_scratch(nssmtpd_session_t *session);
 
 /* Goes on with the session until it must wait. */
 nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session);

@@ -9,7 +9,9 @@
 #include <apr_shm.h>
 #include <apr_strings.h>
 #include <http_config.h>
+#include <errno.h>
 #include <http_log.h>
+#include <signal.h>
 #include <unistd.h>
 
 APLOG_USE_MODULE(nssmtpd);
@@ -37,6 +39,8 @@ typedef struct delay_t {
 
 typedef struct table_t {
     delay_t delays[DELAYS];
+    apr_uint32_t init_done; /* generation + 1 */
+    apr_uint32_t init_pid;  /* who runs /smtp/init; 0: nobody */
     apr_uint32_t used; /* slots at and above were never taken */
     slot_t slots[SLOTS];
 } table_t;
@@ -184,6 +188,27 @@ void nssmtpd_state_forgive(const apr_sockaddr_t *addr)
     if (memcmp(delay->ip, ip, sizeof(ip)) == 0) {
         delay->failures = 0;
     }
+}
+
+int nssmtpd_state_is_initialized(int generation)
+{
+    return apr_atomic_read32(&table->init_done) == (apr_uint32_t)generation + 1;
+}
+
+int nssmtpd_state_begin_init(void)
+{
+    apr_uint32_t owner = apr_atomic_read32(&table->init_pid);
+
+    if (owner && (kill((pid_t)owner, 0) == 0 || errno != ESRCH)) {
+        return 0;
+    }
+    return apr_atomic_cas32(&table->init_pid, getpid(), owner) == owner;
+}
+
+void nssmtpd_state_end_init(int generation)
+{
+    apr_atomic_set32(&table->init_done, (apr_uint32_t)generation + 1);
+    apr_atomic_set32(&table->init_pid, 0);
 }
 
 void nssmtpd_state_reap(pid_t pid)

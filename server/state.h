@@ -28,6 +28,12 @@ void nssmtpd_state_delay(const apr_sockaddr_t *addr, apr_time_t now);
 int nssmtpd_state_is_delayed(const apr_sockaddr_t *addr, apr_time_t now);
 void nssmtpd_state_forgive(const apr_sockaddr_t *addr);
 
+/* Which child runs /smtp/init. Begin: 1 if it is this one, maybe instead of one that has
+ * died in it; end: it has been run for the generation. */
+int nssmtpd_state_is_initialized(int generation);
+int nssmtpd_state_begin_init(void);
+void nssmtpd_state_end_init(int generation);
+
 /* Gives back all slots of a child that is gone. In the parent. */
 void nssmtpd_state_reap(pid_t pid);
 

@@ -93,107 +93,6 @@ void nssmtpd_transaction_begin(nssmtpd_session_t *session)
     session->had_mail = 1;
 }
 
-static const char *lower_domain(apr_pool_t *p, smtp_span_t domain)
-{
-    char *name = apr_pstrmemdup(p, domain.p, domain.n);
-
-    ap_str_tolower(name);
-    return name;
-}
-
-static int may_relay(const nssmtpd_session_t *session)
-{
-    return session->trusted || session->user;
-}
-
-/* Where a recipient goes whom this client may address, or NULL. */
-static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
-                                        const smtp_address_t *address)
-{
-    const nssmtpd_config_t *conf = session->conf;
-    const char *domain = lower_domain(session->mail->t.r->pool, address->domain);
-    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
-
-    if (may_relay(session) && conf->relay) {
-        return conf->relay;
-    }
-    if (address->domain.n == 0) { /* RFC 5321 4.5.1: postmaster is always heard */
-        return conf->relay ? conf->relay : APR_ARRAY_IDX(conf->domains, 0, nssmtpd_domain_t).route;
-    }
-    if (!listed || (!may_relay(session) && smtp_address_is_routed(address))) {
-        return NULL;
-    }
-    return listed->route ? listed->route : conf->relay;
-}
-
-const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
-                                                 const smtp_reply_t **refusal)
-{
-    const smtp_address_t *address = &session->dialogue.address;
-    const nssmtpd_route_t *route = permitted(session, address), *other = session->mail->t.route;
-
-    if (!route) {
-        ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
-                      "NS0020: denied: relaying; from <%s> to <%s>", session->mail->t.from,
-                      ap_escape_logitem(session->mail->t.r->pool,
-                                        span_dup(session->mail->t.r->pool, address->text)));
-        *refusal = smtp_reply(SMTP_REPLY_RELAY_DENIED);
-        return NULL;
-    }
-    if (other && other != route) {
-        *refusal = smtp_reply(SMTP_REPLY_OTHER_ROUTE);
-        return NULL;
-    }
-    return route;
-}
-
-const apr_array_header_t *nssmtpd_rcpts_due(nssmtpd_transaction_t *t)
-{
-    apr_array_header_t *due = apr_array_make(t->r->pool, t->rcpts->nelts, t->rcpts->elt_size);
-    int i;
-
-    for (i = 0; i < t->rcpts->nelts; i++) {
-        const nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(t->rcpts, i, nssmtpd_rcpt_t);
-
-        if (nssmtpd_rcpt_is_due(rcpt)) {
-            APR_ARRAY_PUSH(due, nssmtpd_rcpt_t) = *rcpt;
-        }
-    }
-    return due;
-}
-
-static nssmtpd_rcpt_t make_rcpt(apr_pool_t *p, const smtp_address_t *address)
-{
-    char local[SMTP_PATH_MAX];
-    nssmtpd_rcpt_t rcpt = { .flags = NSSMTPD_FLAG_VERIFIED };
-
-    smtp_address_unquote(address, local, sizeof(local));
-    rcpt.address = span_dup(p, address->text);
-    rcpt.local = apr_pstrdup(p, local);
-    rcpt.domain = lower_domain(p, address->domain);
-    return rcpt;
-}
-
-const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
-                                             const nssmtpd_route_t *route)
-{
-    nssmtpd_mail_t *mail = session->mail;
-    nssmtpd_rcpt_t rcpt = make_rcpt(mail->t.r->pool, &session->dialogue.address);
-    const smtp_reply_t *reply;
-
-    reply = nssmtpd_phase_authorize(session, "rcpt", rcpt.address);
-    if (!reply) {
-        mail->t.route = route;
-        mail->t.offered = 1;
-        reply = route->delivery->rcpt(&mail->t, &rcpt);
-    }
-    if (!reply || smtp_reply_is_positive(reply)) {
-        rcpt.is_told = 1;
-        APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
-    }
-    return reply;
-}
-
 void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply)
 {
     nssmtpd_mail_t *mail = session->mail;
@@ -212,6 +111,29 @@ void nssmtpd_transaction_data(nssmtpd_session_t *session)
                                        session->conf->spool_directory,
                                        session->conf->spool_memory);
     smtp_header_init(&mail->header, on_field, mail);
+}
+
+void nssmtpd_transaction_scan_header(nssmtpd_mail_t *mail)
+{
+    apr_bucket_brigade *bb = apr_brigade_create(mail->t.r->pool, mail->session->c->bucket_alloc);
+    apr_bucket *b;
+
+    mail->fields = NULL;
+    mail->hops = 0;
+    smtp_header_init(&mail->header, on_field, mail);
+    nssmtpd_spool_read(mail->spool, bb);
+    for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb) && !mail->header.done;
+         b = APR_BUCKET_NEXT(b)) {
+        const char *data;
+        apr_size_t n;
+
+        if (apr_bucket_read(b, &data, &n, APR_BLOCK_READ) != APR_SUCCESS) {
+            break;
+        }
+        smtp_header_feed(&mail->header, data, n);
+    }
+    smtp_header_finish(&mail->header);
+    apr_brigade_destroy(bb);
 }
 
 void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content)
@@ -259,21 +181,6 @@ const smtp_reply_t *nssmtpd_transaction_check(nssmtpd_session_t *session)
         return smtp_reply(SMTP_REPLY_LOOP);
     }
     return NULL;
-}
-
-const smtp_reply_t *nssmtpd_transaction_deliver(nssmtpd_session_t *session)
-{
-    nssmtpd_mail_t *mail = session->mail;
-    apr_status_t rv = nssmtpd_body_prepare(mail);
-    const smtp_reply_t *reply;
-
-    if (rv != APR_SUCCESS) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, mail->t.r, "NS0022: %s: cannot read the spool",
-                      mail->t.id);
-        return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
-    }
-    reply = mail->t.route->delivery->deliver(&mail->t);
-    return reply ? reply : smtp_reply(SMTP_REPLY_ACCEPTED);
 }
 
 /* The end */

@@ -14,24 +14,19 @@ struct nssmtpd_mail_t {
     nssmtpd_session_t *session;
     nssmtpd_spool_t *spool;
     smtp_header_t header;
+    struct nssmtpd_fields_t *fields; /* its fields, once somebody asked: see fields.h */
+    const smtp_reply_t *reworded; /* a script's words for our 250; NULL: none */
     int hops;                    /* Received fields */
     apr_time_t data_started;
     const smtp_reply_t *outcome; /* what %>s and SMTP_REPLY say; NULL: nothing decided */
     apr_status_t spool_status;
     unsigned too_big : 1;
+    unsigned is_rewritten : 1;   /* by filters: its lines may begin and end as they like */
     unsigned too_many : 1;       /* that it has too many recipients was logged */
 };
 
 /* MAIL was said and is in order: the dialogue's mail is set. */
 void nssmtpd_transaction_begin(nssmtpd_session_t *session);
-
-/* The route of the recipient in the dialogue's address, or the reply that refuses it. */
-const nssmtpd_route_t *nssmtpd_transaction_route(nssmtpd_session_t *session,
-                                                 const smtp_reply_t **refusal);
-
-/* Offers that recipient to the route's delivery; NULL: it is taken. May block. */
-const smtp_reply_t *nssmtpd_transaction_rcpt(nssmtpd_session_t *session,
-                                             const nssmtpd_route_t *route);
 
 /* A recipient was answered: for the log, should no message follow. */
 void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply);
@@ -40,11 +35,11 @@ void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *re
 void nssmtpd_transaction_data(nssmtpd_session_t *session);
 void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content);
 
+/* Reads the header section of a message that filters have changed. */
+void nssmtpd_transaction_scan_header(nssmtpd_mail_t *mail);
+
 /* All octets are there: what refuses them before anybody else is asked, or NULL. */
 const smtp_reply_t *nssmtpd_transaction_check(nssmtpd_session_t *session);
-
-/* Delivers; the reply is the client's. May block. */
-const smtp_reply_t *nssmtpd_transaction_deliver(nssmtpd_session_t *session);
 
 /* Ends the mail however it went: tells the delivery, logs, frees everything. */
 void nssmtpd_transaction_end(nssmtpd_session_t *session);

@@ -53,21 +53,40 @@ static void put_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
 
 void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out)
 {
+    smtp_dialogue_greet(d, offer, out, NULL);
+}
+
+void smtp_dialogue_greet(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out,
+                         const smtp_reply_t *reply)
+{
     char text[SMTP_DOMAIN_MAX + 8];
-    const smtp_reply_t greeting = { 220, "", text };
+    smtp_reply_t greeting = { 220, "", text };
 
     d->offer = offer;
     d->out = out;
     d->state = d->need_helo ? SMTP_STATE_NEW : SMTP_STATE_READY;
     apr_snprintf(text, sizeof(text), "%s ESMTP", offer->hostname);
-    smtp_reply_put(out, &greeting);
-    d->last_code = 220;
+    if (reply && smtp_reply_is_positive(reply)) {
+        greeting.text = reply->text;
+    }
+    else if (reply) {
+        greeting = *reply;
+        greeting.code = reply->code >= 500 ? 554 : 421;
+        d->state = SMTP_STATE_BARRED;
+    }
+    put(d, &greeting);
+    d->last = NULL; /* it was this function's */
 }
 
 void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply)
 {
     d->event = SMTP_EVENT_MORE;
     put(d, smtp_reply(reply));
+    d->state = SMTP_STATE_CLOSED;
+}
+
+void smtp_dialogue_abort(smtp_dialogue_t *d)
+{
     d->state = SMTP_STATE_CLOSED;
 }
 
@@ -80,6 +99,8 @@ static const smtp_reply_t *out_of_order(const smtp_dialogue_t *d)
         return smtp_reply(SMTP_REPLY_NEED_HELO);
     case SMTP_STATE_READY:
         return smtp_reply(SMTP_REPLY_NEED_MAIL);
+    case SMTP_STATE_BARRED:
+        return smtp_reply(SMTP_REPLY_BARRED);
     default:
         if (!smtp_dialogue_is_verb(d, "DATA")) {
             return smtp_reply(SMTP_REPLY_NESTED_MAIL);
@@ -346,11 +367,7 @@ static void answer_helo(smtp_dialogue_t *d, const smtp_reply_t *reply)
     keep_helo(d);
     d->extended = smtp_dialogue_is_verb(d, "EHLO");
     d->state = SMTP_STATE_READY; /* RFC 5321 4.1.4: as if RSET had been said */
-    if (reply) {
-        put(d, reply);
-        return;
-    }
-    smtp_verbs_put_capabilities(d);
+    smtp_verbs_put_capabilities(d, reply);
     d->last_code = 250;
 }
 

@@ -23,7 +23,8 @@ enum {
     SMTP_STATE_REFUSED = 0x08, /* only refused recipients so far */
     SMTP_STATE_RCPT = 0x10,    /* at least one recipient accepted */
     SMTP_STATE_DATA = 0x20,    /* message octets are read */
-    SMTP_STATE_CLOSED = 0x40   /* said 221 or 421: nothing is read any more */
+    SMTP_STATE_CLOSED = 0x40,  /* said 221 or 421: nothing is read any more */
+    SMTP_STATE_BARRED = 0x80   /* greeted with 554: nothing but QUIT is taken */
 };
 #define SMTP_STATES_TRANSACTION                                                                    \
     (SMTP_STATE_MAIL | SMTP_STATE_REFUSED | SMTP_STATE_RCPT | SMTP_STATE_DATA)
@@ -102,11 +103,17 @@ typedef struct smtp_dialogue_t {
  * structure. */
 void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out);
 
+/* The same, with a greeting of another wording; a refusal is said as 554 and bars the
+ * session (RFC 5321 3.1), 421 closes it. NULL: the usual one. */
+void smtp_dialogue_greet(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out,
+                         const smtp_reply_t *reply);
+
 /* Takes input from *at on until there is an event. Call until SMTP_EVENT_MORE;
  * the pieces may be cut anywhere. After SMTP_EVENT_CLOSE the input is left. */
 smtp_event_e smtp_dialogue_next(smtp_dialogue_t *d, const char **at, const char *end);
 
-/* Answers the event that is owed one; NULL is the usual positive answer. Moves the
+/* Answers the event that is owed one; NULL is the usual positive answer. Of a positive one
+ * to EHLO and HELO the text stands behind our name. Moves the
  * state by the reply's class: a transaction lives exactly while state is one of
  * SMTP_STATES_TRANSACTION. A reply of 421 ends the session. */
 void smtp_dialogue_answer(smtp_dialogue_t *d, const smtp_reply_t *reply);
@@ -117,6 +124,9 @@ void smtp_dialogue_restart(smtp_dialogue_t *d, const smtp_offer_t *offer);
 
 /* Says reply unasked and ends the session: timeouts, shutdown. */
 void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply);
+
+/* Ends the session behind what was said. */
+void smtp_dialogue_abort(smtp_dialogue_t *d);
 
 /* Gives back what the dialogue keeps. Must be called before out's bucket allocator goes
  * away, which frees nothing of that by itself; may be called twice. */

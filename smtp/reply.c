@@ -6,6 +6,7 @@
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "smtp/limits.h"
@@ -34,6 +35,8 @@ static const smtp_reply_t replies[SMTP_REPLY_COUNT] = {
     [SMTP_REPLY_PARAM_UNKNOWN] = { 555, "5.5.4", "Parameter not recognized" },
     [SMTP_REPLY_BAD_SENDER] = { 553, "5.1.7", "Bad sender address" },
     [SMTP_REPLY_BAD_RECIPIENT] = { 553, "5.1.3", "Bad recipient address" },
+    [SMTP_REPLY_SENDER_DOMAIN] = { 553, "5.1.8", "Domain of the sender address takes no mail" },
+    [SMTP_REPLY_BARRED] = { 503, "5.5.1", "No service for you here; say QUIT" },
     [SMTP_REPLY_NEED_HELO] = { 503, "5.5.1", "Say EHLO or HELO first" },
     [SMTP_REPLY_NEED_MAIL] = { 503, "5.5.1", "Say MAIL first" },
     [SMTP_REPLY_NEED_RCPT] = { 503, "5.5.1", "Say RCPT first" },
@@ -76,6 +79,10 @@ static const smtp_reply_t replies[SMTP_REPLY_COUNT] = {
         "Next server has changed its mind; try again later" },
     [SMTP_REPLY_RELAY_INSECURE] = { 451, "4.7.0", "Next server offers no TLS that is good enough" },
     [SMTP_REPLY_RELAY_CREDENTIALS] = { 451, "4.7.0", "Next server does not let us in" },
+    [SMTP_REPLY_NO_NAME] = { 554, "5.7.25", "Your address has no name that leads back to it" },
+    [SMTP_REPLY_DNS_FAULT] = { 451, "4.4.3", "DNS gives no answer; try again later" },
+    [SMTP_REPLY_DNS_FAULT_CLOSE] = { 421, "4.4.3", "DNS gives no answer; try again later" },
+    [SMTP_REPLY_NO_RCPT_LEFT] = { 550, "5.7.1", "Refused for all recipients" },
     [SMTP_REPLY_LOOP] = { 554, "5.4.6", "Mail loop: too many Received fields" },
     [SMTP_REPLY_LOCAL_FAULT] = { 451, "4.3.0", "Local fault; try again later" },
     [SMTP_REPLY_CLIENT_GONE] = { 451, "4.4.2", "Client left before the end; nothing was sent" },
@@ -150,4 +157,63 @@ apr_size_t smtp_reply_find_enhanced(const char *text, int code)
         return 0;
     }
     return at - text;
+}
+
+/* A line's text behind code and enhanced code, where they stand in it. */
+static const char *skip_codes(const char *line, const char *code)
+{
+    apr_size_t n;
+
+    if (strncmp(line, code, 3) == 0 && (!line[3] || line[3] == ' ' || line[3] == '-')) {
+        line += line[3] ? 4 : 3;
+        n = smtp_reply_find_enhanced(line, atoi(code));
+        line += n;
+        line += n && *line == ' ';
+    }
+    return line;
+}
+
+/* One line with printable octets only. */
+static char *clean(apr_pool_t *p, const char *line, apr_size_t n)
+{
+    char *text = apr_pmemdup(p, line, n + 1), *at;
+
+    text[n] = '\0';
+    for (at = text; at < text + n; at++) {
+        if (*at < ' ' || *at > '~') {
+            *at = '?';
+        }
+    }
+    return text;
+}
+
+smtp_parse_e smtp_reply_parse(apr_pool_t *p, smtp_span_t text, smtp_reply_t *reply)
+{
+    const char *at = text.p, *end = text.p + text.n, *all = NULL;
+    char code[4] = "";
+    apr_size_t n;
+
+    if (text.n < 3 || *at < '2' || *at > '5' || at[1] < '0' || at[1] > '5' || !apr_isdigit(at[2])
+        || (text.n > 3 && !strchr(" -\r\n", at[3]))) {
+        return SMTP_BAD;
+    }
+    memcpy(code, at, 3);
+    reply->code = atoi(code);
+    reply->enhanced = "";
+    while (at < end) {
+        const char *lf = memchr(at, '\n', end - at), *stop = lf ? lf : end, *line;
+
+        line = clean(p, at, stop - at - (stop > at && stop[-1] == '\r'));
+        if (!all && strlen(line) > 4 && (n = smtp_reply_find_enhanced(line + 4, reply->code))) {
+            reply->enhanced = apr_pstrmemdup(p, line + 4, n);
+        }
+        line = skip_codes(line, code);
+        all = all ? apr_pstrcat(p, all, "\n", line, NULL) : line;
+        at = lf ? lf + 1 : end;
+    }
+    if (!*reply->enhanced && *code != '3') {
+        reply->enhanced = *code == '2' ? "2.0.0" : *code == '4' ? "4.7.1" : "5.7.1";
+    }
+    reply->text = *all ? all : "Ok";
+    return SMTP_OK;
 }

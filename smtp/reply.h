@@ -40,6 +40,8 @@ typedef enum smtp_reply_e {
     SMTP_REPLY_PARAM_UNKNOWN,
     SMTP_REPLY_BAD_SENDER,
     SMTP_REPLY_BAD_RECIPIENT,
+    SMTP_REPLY_SENDER_DOMAIN,
+    SMTP_REPLY_BARRED,
     SMTP_REPLY_NEED_HELO,
     SMTP_REPLY_NEED_MAIL,
     SMTP_REPLY_NEED_RCPT,
@@ -79,6 +81,10 @@ typedef enum smtp_reply_e {
     SMTP_REPLY_RELAY_CHANGED,
     SMTP_REPLY_RELAY_INSECURE,
     SMTP_REPLY_RELAY_CREDENTIALS,
+    SMTP_REPLY_NO_NAME,
+    SMTP_REPLY_DNS_FAULT,
+    SMTP_REPLY_DNS_FAULT_CLOSE,
+    SMTP_REPLY_NO_RCPT_LEFT,
     SMTP_REPLY_LOOP,
     SMTP_REPLY_LOCAL_FAULT,
     SMTP_REPLY_CLIENT_GONE,
@@ -102,6 +108,11 @@ const char *smtp_reply_line(apr_pool_t *p, const smtp_reply_t *reply);
 /* Finds an enhanced code such as "5.7.1" at the beginning of text whose class
  * fits code's. Returns its length, 0 where there is none. */
 apr_size_t smtp_reply_find_enhanced(const char *text, int code);
+
+/* Reads a reply as a script writes it: a code from 200 to 599, maybe an enhanced code of its
+ * class, and a text; more lines with or without the codes. Octets that no reply may have
+ * become '?'. Without an enhanced code it gets x.7.1, a policy's, or 2.0.0. Copied to p. */
+smtp_parse_e smtp_reply_parse(apr_pool_t *p, smtp_span_t text, smtp_reply_t *reply);
 
 #define smtp_reply_is_positive(reply) ((reply)->code < 400)
 

@@ -257,7 +257,7 @@ static const smtp_verb_t verbs[] = {
     { "NOOP", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR, verb_noop },
     { "VRFY", ANY, SMTP_VERB_IDLE, verb_vrfy },
     { "HELP", ANY, SMTP_VERB_IDLE, verb_help },
-    { "QUIT", ANY, SMTP_VERB_CLEAR, verb_quit },
+    { "QUIT", ANY | SMTP_STATE_BARRED, SMTP_VERB_CLEAR, verb_quit },
     { "EXPN", ANY, SMTP_VERB_IDLE, verb_not_offered },
     { "BDAT", ANY, 0, verb_not_offered },
     { "ETRN", ANY, 0, verb_not_offered },
@@ -265,12 +265,12 @@ static const smtp_verb_t verbs[] = {
     { "SEND", ANY, 0, verb_not_offered },
     { "SOML", ANY, 0, verb_not_offered },
     { "SAML", ANY, 0, verb_not_offered },
-    { "GET", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
-    { "POST", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
-    { "PUT", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
-    { "HEAD", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
-    { "OPTIONS", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
-    { "CONNECT", ANY, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "GET", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "POST", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "PUT", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "HEAD", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "OPTIONS", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
+    { "CONNECT", ANY | SMTP_STATE_BARRED, SMTP_VERB_FATAL | SMTP_VERB_CLEAR, verb_http },
     { NULL, 0, 0, NULL }
 };
 
@@ -336,11 +336,13 @@ static const capability_t capabilities[] = {
     { NULL, NULL, NULL, NULL }
 };
 
-void smtp_verbs_put_capabilities(smtp_dialogue_t *d)
+void smtp_verbs_put_capabilities(smtp_dialogue_t *d, const smtp_reply_t *greet)
 {
     char text[SMTP_REPLY_LINE_MAX + SMTP_DOMAIN_MAX];
     const smtp_reply_t reply = { 250, "", text };
-    apr_size_t n = apr_snprintf(text, sizeof(text), "%s", d->offer->hostname);
+    apr_size_t n = apr_snprintf(text, sizeof(text), "%s%s%.*s", d->offer->hostname,
+                                greet ? " " : "", greet ? (int)strcspn(greet->text, "\n") : 0,
+                                greet ? greet->text : "");
     const capability_t *row;
 
     for (row = capabilities; d->extended && row->keyword; row++) {

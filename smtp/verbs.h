@@ -26,7 +26,7 @@ struct smtp_verb_t {
 /* The row of a word; NULL: no such verb. */
 const smtp_verb_t *smtp_verbs_find(smtp_span_t word);
 
-/* The usual answer to EHLO or HELO, appended to d->out. */
-void smtp_verbs_put_capabilities(smtp_dialogue_t *d);
+/* The usual answer to EHLO or HELO, appended to d->out; greet may have a text for it. */
+void smtp_verbs_put_capabilities(smtp_dialogue_t *d, const smtp_reply_t *greet);
 
 #endif

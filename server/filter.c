@@ -1,0 +1,155 @@
+/* The chain SMTPD_BODY -> SetInputFilter's: it is read once, blocking, from the spool into
+ * another spool, in one thread. So no filter meets half a message or EAGAIN, and none is
+ * called while the client still sends. Called by transaction.c.
+ */
+#include "server/filter.h"
+
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <util_filter.h>
+
+#include "server/phase.h"
+#include "server/transaction.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+static ap_filter_rec_t *body_filter;
+
+/* Gives the message and EOS, all at once: its buckets only point to it. */
+static apr_status_t give_body(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_mode_t mode,
+                              apr_read_type_e block, apr_off_t n)
+{
+    nssmtpd_mail_t *mail = f->ctx;
+    apr_status_t rv = APR_SUCCESS;
+
+    (void)mode, (void)block, (void)n;
+    if (mail) {
+        rv = nssmtpd_spool_read(mail->spool, bb);
+        f->ctx = NULL;
+    }
+    APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(bb->bucket_alloc));
+    return rv;
+}
+
+/* 1 if there is anything above the body. */
+static int make_chain(request_rec *r, nssmtpd_mail_t *mail)
+{
+    ap_filter_t *f = apr_pcalloc(r->pool, sizeof(*f)), *above;
+
+    f->frec = body_filter;
+    f->ctx = mail;
+    f->r = r;
+    f->c = r->connection;
+    r->input_filters = r->proto_input_filters = f;
+    ap_run_insert_filter(r);
+    for (above = r->input_filters; above && above != f; above = above->next) {
+        if (above->frec->filter_init_func) {
+            above->frec->filter_init_func(above);
+        }
+    }
+    return r->input_filters != f;
+}
+
+static apr_status_t take(nssmtpd_spool_t *spool, apr_bucket_brigade *bb, int *at_end)
+{
+    apr_status_t rv = APR_SUCCESS;
+    apr_bucket *b;
+
+    while (rv == APR_SUCCESS && !*at_end && !APR_BRIGADE_EMPTY(bb)) {
+        const char *data;
+        apr_size_t n;
+
+        b = APR_BRIGADE_FIRST(bb);
+        *at_end = APR_BUCKET_IS_EOS(b);
+        if (!APR_BUCKET_IS_METADATA(b)
+            && (rv = apr_bucket_read(b, &data, &n, APR_BLOCK_READ)) == APR_SUCCESS) {
+            rv = nssmtpd_spool_write(spool, data, n);
+        }
+        apr_bucket_delete(b);
+    }
+    return rv;
+}
+
+/* A filter that gives nothing for so long will give nothing any more. */
+static apr_status_t drain(request_rec *r, nssmtpd_spool_t *spool, apr_int64_t max)
+{
+    enum { AT_ONCE = 64 * 1024, EMPTY_MAX = 1000 };
+    apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+    apr_status_t rv = APR_SUCCESS;
+    int at_end = 0, empty = 0;
+
+    while (rv == APR_SUCCESS && !at_end) {
+        rv = ap_get_brigade(r->input_filters, bb, AP_MODE_READBYTES, APR_BLOCK_READ, AT_ONCE);
+        if (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(bb) && ++empty > EMPTY_MAX) {
+            rv = APR_EGENERAL;
+        }
+        if (rv == APR_SUCCESS) {
+            rv = take(spool, bb, &at_end);
+        }
+        if (rv == APR_SUCCESS && max && spool->length > max) {
+            rv = APR_ENOSPC;
+        }
+        apr_brigade_cleanup(bb);
+    }
+    return rv;
+}
+
+/* The filtered message is the mail's now, its header is another. */
+static void replace(nssmtpd_mail_t *mail, nssmtpd_spool_t *spool)
+{
+    nssmtpd_spool_close(mail->spool);
+    mail->spool = spool;
+    mail->is_rewritten = 1;
+    nssmtpd_transaction_scan_header(mail);
+}
+
+static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
+{
+    const nssmtpd_config_t *conf = mail->session->conf;
+    nssmtpd_spool_t *spool;
+    apr_status_t rv;
+
+    if (!make_chain(r, mail)) {
+        return NULL;
+    }
+    spool = nssmtpd_spool_create(mail->t.r->pool, r->connection->bucket_alloc,
+                                 conf->spool_directory, conf->spool_memory);
+    rv = drain(r, spool, conf->max_message_size);
+    if (rv == APR_SUCCESS) {
+        replace(mail, spool);
+        return NULL;
+    }
+    nssmtpd_spool_close(spool);
+    if (rv >= HTTP_BAD_REQUEST && rv < 600) { /* mod_lua returns an HTTP status */
+        rv = APR_EGENERAL;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, r,
+                  "NS0077: %s: an input filter for /smtp/data has failed (SetInputFilter)",
+                  mail->t.id);
+    return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+}
+
+const smtp_reply_t *nssmtpd_filter_run(nssmtpd_session_t *session)
+{
+    nssmtpd_phase_state_t state = nssmtpd_phase_state(session, NSSMTPD_PHASE_DATA);
+    const smtp_reply_t *reply;
+    request_rec *r;
+
+    if ((state.is_plain && !state.has_filters) || (session->flags & NSSMTPD_FLAG_FASTPROXY)) {
+        return NULL;
+    }
+    if (!(r = nssmtpd_phase_begin(session, NSSMTPD_PHASE_DATA))) {
+        return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+    }
+    reply = run(session->mail, r);
+    apr_pool_destroy(r->pool);
+    return reply;
+}
+
+void nssmtpd_filter_register(void)
+{
+    body_filter = ap_register_input_filter("SMTPD_BODY", give_body, NULL, AP_FTYPE_PROTOCOL);
+}
