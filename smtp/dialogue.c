@@ -367,6 +367,10 @@ static void answer_helo(smtp_dialogue_t *d, const smtp_reply_t *reply)
     keep_helo(d);
     d->extended = smtp_dialogue_is_verb(d, "EHLO");
     d->state = SMTP_STATE_READY; /* RFC 5321 4.1.4: as if RSET had been said */
+    if (reply && !d->extended) {
+        put(d, reply);
+        return;
+    }
     smtp_verbs_put_capabilities(d, reply);
     d->last_code = 250;
 }

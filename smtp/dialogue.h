@@ -113,7 +113,7 @@ void smtp_dialogue_greet(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_buck
 smtp_event_e smtp_dialogue_next(smtp_dialogue_t *d, const char **at, const char *end);
 
 /* Answers the event that is owed one; NULL is the usual positive answer. Of a positive one
- * to EHLO and HELO the text stands behind our name. Moves the
+ * to EHLO the text stands behind our name. Moves the
  * state by the reply's class: a transaction lives exactly while state is one of
  * SMTP_STATES_TRANSACTION. A reply of 421 ends the session. */
 void smtp_dialogue_answer(smtp_dialogue_t *d, const smtp_reply_t *reply);

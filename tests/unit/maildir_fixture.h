@@ -92,6 +92,11 @@ const char *nssmtpd_hostname(const server_rec *s)
     return "mx.example.org";
 }
 
+const apr_array_header_t *nssmtpd_rcpts_due(nssmtpd_transaction_t *t)
+{
+    return t->rcpts;
+}
+
 int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
 {
     (void)t;
