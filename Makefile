@@ -101,10 +101,10 @@ fuzz:                           ## libFuzzer: make fuzz F=dot SECS=60
 	build/fuzz/fuzz/fuzz_$(F) -max_total_time=$(SECS) -artifact_prefix=build/fuzz/ \
 	    build/fuzz/corpus/$(F) tests/fuzz/corpus/$(F)
 
-bench:                          ## print the figures: make bench, or B=name for one of tests/bench
-	@tools/install-deps build run test
+bench:                          ## print the figures: make bench, or one: B='compare --works W1,W2'
+	@tools/install-deps build run test bench
 	@$(MAKE) $(quiet) all
-	@tools/bench $(B)
+	@BUILD='$(O)' MODULE='$(abspath $(O))/mod_nssmtpd.so' tools/bench $(B)
 
 lint:                           ## the checks of tools/lint
 	@tools/install-deps build lint

@@ -98,7 +98,7 @@ static const struct {
 
 static const char *expand(mail_t *mail, const char *path, const char *local, const char *domain)
 {
-    nssmtpd_rcpt_t to = { "", local, domain };
+    nssmtpd_rcpt_t to = { .address = "", .local = local, .domain = domain };
 
     return nssmtpd_mailpath_expand(&mail->t, path, &to);
 }
