@@ -12,6 +12,7 @@
 #include "server/phase.h"
 #include "server/names.h"
 #include "server/registry.h"
+#include "server/scanning.h"
 #include "server/script.h"
 #include "server/verdict.h"
 #include "smtp/limits.h"
@@ -340,7 +341,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        int blocks = route->delivery->blocks
+        int blocks = route->delivery->blocks || nssmtpd_scanning_is_wanted(session->mail)
                      || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_DATA);
         nssmtpd_wait_e wait = take_place(session, blocks, &reply);
 

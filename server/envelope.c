@@ -18,7 +18,14 @@ static nssmtpd_mail_t *mail_of(nssmtpd_call_t *call)
     return script_of(call)->session->mail;
 }
 
-/* The session's flags */
+static nssmtpd_rcpt_t *rcpt_at(nssmtpd_mail_t *mail, int index)
+{
+    return mail && index >= 0 && index < mail->t.rcpts->nelts
+               ? &APR_ARRAY_IDX(mail->t.rcpts, index, nssmtpd_rcpt_t)
+               : NULL;
+}
+
+/* The session's flags; what they say of scanning holds for all recipients so far. */
 
 apr_uint32_t nssmtpd_call_flags(const nssmtpd_call_t *call)
 {
@@ -30,7 +37,17 @@ apr_uint32_t nssmtpd_call_flags(const nssmtpd_call_t *call)
 
 const char *nssmtpd_call_set_flags(nssmtpd_call_t *call, apr_uint32_t flags)
 {
-    script_of(call)->session->flags = flags & ~(NSSMTPD_FLAG_GOTHELO | NSSMTPD_FLAG_GOTMAIL);
+    enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
+    nssmtpd_session_t *session = script_of(call)->session;
+    apr_uint32_t changed = (session->flags ^ flags) & SCANS;
+    int i;
+
+    session->flags = flags & ~(NSSMTPD_FLAG_GOTHELO | NSSMTPD_FLAG_GOTMAIL);
+    for (i = 0; session->mail && i < session->mail->t.rcpts->nelts; i++) {
+        nssmtpd_rcpt_t *rcpt = rcpt_at(session->mail, i);
+
+        rcpt->flags = (rcpt->flags & ~changed) | (flags & changed);
+    }
     return NULL;
 }
 
@@ -83,13 +100,6 @@ const char *nssmtpd_call_set_from(nssmtpd_call_t *call, const char *text)
 }
 
 /* Recipients */
-
-static nssmtpd_rcpt_t *rcpt_at(nssmtpd_mail_t *mail, int index)
-{
-    return mail && index >= 0 && index < mail->t.rcpts->nelts
-               ? &APR_ARRAY_IDX(mail->t.rcpts, index, nssmtpd_rcpt_t)
-               : NULL;
-}
 
 static const char *no_rcpt(void)
 {

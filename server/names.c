@@ -254,14 +254,15 @@ static nssmtpd_names_e judge_host(nssmtpd_lookup_t *l, const address_t *a, const
 {
     struct hostent *host = NULL;
     nssmtpd_names_e verdict;
-    int rc = ARES_SUCCESS;
+    int rc = ARES_SUCCESS, found = 0;
 
     nssmtpd_resolver_ask(l, reverse_name(l->p, a), ns_t_ptr);
     if (l->status == ARES_SUCCESS) {
         rc = ares_parse_ptr_reply(l->reply, l->length, a->octets, a->n, a->family, &host);
-        nssmtpd_resolver_conclude(l, rc, host && host->h_aliases && host->h_aliases[0]);
+        found = host && host->h_aliases && host->h_aliases[0];
+        nssmtpd_resolver_conclude(l, rc, found);
     }
-    if (l->status == ARES_SUCCESS) {
+    if (found && l->status == ARES_SUCCESS) {
         verdict = judge_names(l, a, host->h_aliases, name, why);
     }
     else if (nssmtpd_resolver_is_nothing(l->status)) {

@@ -60,7 +60,7 @@ static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before
     smtp_dialogue_t *d = &session->dialogue;
 
     if (conf != before) {
-        session->flags = (apr_uint32_t)conf->flags;
+        session->flags = (apr_uint32_t)conf->flags | nssmtpd_scan_kinds(conf->server);
         if (nssmtpd_lists_has_client(conf->trusted, session->c->client_addr)) {
             session->flags |= NSSMTPD_FLAG_LOCAL;
         }

@@ -4,6 +4,7 @@
  */
 #include "server/spool.h"
 
+#include <apr_mmap.h>
 #include <apr_strings.h>
 #include <string.h>
 
@@ -107,6 +108,27 @@ apr_status_t nssmtpd_spool_read(nssmtpd_spool_t *spool, apr_bucket_brigade *bb)
         APR_BRIGADE_INSERT_TAIL(bb, copy);
     }
     return APR_SUCCESS;
+}
+
+apr_status_t nssmtpd_spool_map(nssmtpd_spool_t *spool, smtp_span_t *octets)
+{
+    apr_mmap_t *map;
+    apr_status_t rv;
+    char *data;
+
+    if (!spool->file) {
+        rv = apr_brigade_pflatten(spool->memory, &data, &octets->n, spool->p);
+        octets->p = data;
+        return rv;
+    }
+    rv = spool->memory_len ? spill(spool) : APR_SUCCESS;
+    if (rv == APR_SUCCESS) {
+        rv = apr_mmap_create(&map, spool->file, 0, spool->file_len, APR_MMAP_READ, spool->p);
+    }
+    if (rv == APR_SUCCESS) {
+        *octets = (smtp_span_t){ map->mm, spool->file_len };
+    }
+    return rv;
 }
 
 void nssmtpd_spool_close(nssmtpd_spool_t *spool)

@@ -5,6 +5,8 @@
 #define NSSMTPD_SPOOL_H
 
 #include <apr_buckets.h>
+
+#include "smtp/chars.h"
 #include <apr_file_io.h>
 
 typedef struct nssmtpd_spool_t {
@@ -30,6 +32,10 @@ apr_status_t nssmtpd_spool_write(nssmtpd_spool_t *spool, const char *data, apr_s
 /* Appends buckets with the whole content to bb. They refer to the spool's own memory and
  * file and live as long as p. May be called again. */
 apr_status_t nssmtpd_spool_read(nssmtpd_spool_t *spool, apr_bucket_brigade *bb);
+
+/* The whole message as one piece, in memory or mapped; it stays with the spool's pool. A
+ * message that is in a file is in it wholly afterwards. */
+apr_status_t nssmtpd_spool_map(nssmtpd_spool_t *spool, smtp_span_t *octets);
 
 /* Frees memory and file. */
 void nssmtpd_spool_close(nssmtpd_spool_t *spool);

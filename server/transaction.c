@@ -14,6 +14,7 @@
 
 #include "server/body.h"
 #include "server/phase.h"
+#include "server/scanning.h"
 #include "smtp/limits.h"
 
 APLOG_USE_MODULE(nssmtpd);
@@ -91,6 +92,7 @@ void nssmtpd_transaction_begin(nssmtpd_session_t *session)
     mail->t.body_8bitmime = d->mail.body == SMTP_BODY_8BITMIME;
     session->mail = mail;
     session->had_mail = 1;
+    nssmtpd_scanning_forget(session);
 }
 
 void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply)

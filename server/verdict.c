@@ -10,6 +10,7 @@
 #include "server/body.h"
 #include "server/filter.h"
 #include "server/phase.h"
+#include "server/scanning.h"
 #include "server/script.h"
 #include "smtp/limits.h"
 
@@ -286,8 +287,15 @@ static const smtp_reply_t *judge_message(nssmtpd_session_t *session, int *is_don
 {
     nssmtpd_mail_t *mail = session->mail;
     const smtp_reply_t *reply = nssmtpd_filter_run(session);
+    int is_discarded = 0;
 
     *is_done = 1;
+    if (!reply) {
+        reply = nssmtpd_scanning_run(mail, &is_discarded);
+    }
+    if (is_discarded) {
+        return reply;
+    }
     if (!reply) {
         reply = nssmtpd_phase_authorize(session, NSSMTPD_PHASE_DATA, NULL);
     }
@@ -332,8 +340,9 @@ const smtp_reply_t *nssmtpd_verdict_message(nssmtpd_session_t *session)
     reply = judge_message(session, &is_done);
     if (is_done && !is_refusal(reply)) {
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, mail->t.r,
-                      "NS0076: %s: accepted and sent nowhere: /smtp/data has taken all recipients",
-                      mail->t.id);
+                      "NS0076: %s: accepted and sent nowhere: a scanner has discarded it, or "
+                      "/smtp/data has taken all recipients", mail->t.id);
+        nssmtpd_set_variable(&mail->t, "SMTP_RELAY", "none");
     }
     if (!is_done) {
         reply = hand_over(session);

@@ -85,11 +85,6 @@ void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply)
     d->state = SMTP_STATE_CLOSED;
 }
 
-void smtp_dialogue_abort(smtp_dialogue_t *d)
-{
-    d->state = SMTP_STATE_CLOSED;
-}
-
 /* Commands */
 
 static const smtp_reply_t *out_of_order(const smtp_dialogue_t *d)

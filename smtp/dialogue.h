@@ -126,7 +126,7 @@ void smtp_dialogue_restart(smtp_dialogue_t *d, const smtp_offer_t *offer);
 void smtp_dialogue_close(smtp_dialogue_t *d, smtp_reply_e reply);
 
 /* Ends the session behind what was said. */
-void smtp_dialogue_abort(smtp_dialogue_t *d);
+#define smtp_dialogue_abort(d) ((void)((d)->state = SMTP_STATE_CLOSED))
 
 /* Gives back what the dialogue keeps. Must be called before out's bucket allocator goes
  * away, which frees nothing of that by itself; may be called twice. */
