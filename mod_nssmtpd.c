@@ -5,12 +5,14 @@
 #include "mod_nssmtpd.h"
 
 #include <ap_provider.h>
+#include <apr_optional_hooks.h>
 #include <http_config.h>
 #include <http_connection.h>
 #include <http_core.h>
 #include <http_protocol.h>
 #include <mpm_common.h>
 
+#include "lua/binding.h"
 #include "relay/register.h"
 #include "server/config.h"
 #include "server/connection.h"
@@ -80,6 +82,9 @@ static void register_hooks(apr_pool_t *p)
     /* A phase's script runs; a web page does not */
     ap_hook_handler(nssmtpd_script_refuse_http, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_error_log(nssmtpd_script_error_log, NULL, NULL, APR_HOOK_MIDDLE);
+
+    /* Any script is about to run. REALLY_FIRST, mod_lua pushes the request. */
+    APR_OPTIONAL_HOOK(ap_lua, lua_request, nssmtpd_binding_request, NULL, NULL, APR_HOOK_MIDDLE);
 
     /* A child stops, or died */
     ap_hook_child_stopping(nssmtpd_connection_child_stopping, NULL, NULL, APR_HOOK_FIRST);

@@ -142,6 +142,9 @@ struct nssmtpd_delivery_t {
 /* The host's own name in SMTP, for EHLO and Received. */
 const char *nssmtpd_hostname(const server_rec *s);
 
+/* SmtpdRelay, without a password; "": not said. */
+const char *nssmtpd_relay_url(const server_rec *s);
+
 /* SmtpdRelayTLS: how much TLS a relay must have. */
 typedef enum nssmtpd_relay_tls_e {
     NSSMTPD_RELAY_TLS_UNSET = -1, /* not said: may, or verify where there are credentials */

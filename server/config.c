@@ -147,6 +147,13 @@ const char *nssmtpd_hostname(const server_rec *s)
     return nssmtpd_config(s)->offer.hostname;
 }
 
+const char *nssmtpd_relay_url(const server_rec *s)
+{
+    const nssmtpd_config_t *conf = nssmtpd_config(s);
+
+    return conf->relay ? conf->relay->url : "";
+}
+
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which)
 {
     return apr_time_from_sec(nssmtpd_config(s)->timeout[which]);
@@ -199,19 +206,27 @@ static int is_called(const server_rec *s, const char *name)
            && (!colon || atoi(colon + 1) == port);
 }
 
+/* The first in the configuration that fits; httpd's list of hosts has the last one first. */
+static server_rec *first_host(const char *name)
+{
+    server_rec *s, *first = NULL;
+
+    for (s = next_host(ap_server_conf); s; s = next_host(s->next)) {
+        if (!name || is_called(s, name)) {
+            first = s;
+        }
+    }
+    return first;
+}
+
 server_rec *nssmtpd_host_find(const char *name)
 {
-    server_rec *s = next_host(ap_server_conf);
-
-    while (s && !is_called(s, name)) {
-        s = next_host(s->next);
-    }
-    return s;
+    return first_host(name);
 }
 
 server_rec *nssmtpd_host_of(const request_rec *r)
 {
-    return nssmtpd_config(r->server)->engine == 1 ? r->server : next_host(ap_server_conf);
+    return nssmtpd_config(r->server)->engine == 1 ? r->server : first_host(NULL);
 }
 
 const char *nssmtpd_relay_credentials(const server_rec *s)

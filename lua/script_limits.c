@@ -1,0 +1,131 @@
+/* Stops a script that runs for too long, by a hook on its instructions, and one that takes
+ * too much memory, by an allocator around Lua's own. Both ask whether the call that they were
+ * set for still runs, since a state may live on and mod_lua allocates outside of any pcall,
+ * where a refusal would end the process. Called before each call of a script.
+ */
+#include "lua/script_limits.h"
+
+#include <http_log.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+
+#include "mod_nssmtpd.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+/* Instructions between two looks at the clock: some microseconds. */
+#define STEP 1000
+
+/* Once the time is over, each instruction raises: a pcall can catch one error, but nothing
+ * can run behind it. */
+static void watch(lua_State *L, lua_Debug *frame)
+{
+    const nssmtpd_call_t *call = nssmtpd_call();
+
+    (void)frame;
+    if (!call || apr_time_now() < call->deadline) {
+        if (lua_gethookcount(L) != STEP) {
+            lua_sethook(L, watch, LUA_MASKCOUNT, STEP);
+        }
+        return;
+    }
+    lua_sethook(L, watch, LUA_MASKCOUNT, 1);
+    luaL_error(L, "stopped: longer than SmtpdTimeout script=%d",
+               (int)apr_time_sec(nssmtpd_timeout(call->r->server, NSSMTPD_TIMEOUT_SCRIPT)));
+}
+
+/* A state's memory. Lives as long as the state's last octet, which may be freed long after
+ * and by whoever closes it. */
+typedef struct meter_t {
+    lua_Alloc alloc;
+    void *baton;
+    size_t used, limit;
+    size_t refused;      /* what was refused last and not yet given */
+    apr_uint64_t serial; /* of the call that the limit is for */
+    int is_logged;
+} meter_t;
+
+/* Lua collects its garbage when it is refused something, and asks once more. */
+static void log_refusal(meter_t *meter, size_t size, const nssmtpd_call_t *call)
+{
+    if (meter->refused == size && !meter->is_logged) {
+        meter->is_logged = 1;
+        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, call->r,
+                      "NS0070: the script needs more than SmtpdScriptMemory %" APR_SIZE_T_FMT,
+                      (apr_size_t)meter->limit);
+    }
+    meter->refused = size;
+}
+
+static int is_refused(meter_t *meter, size_t old, size_t size)
+{
+    const nssmtpd_call_t *call;
+
+    if (size <= old || meter->used + (size - old) <= meter->limit) {
+        return 0;
+    }
+    call = nssmtpd_call();
+    if (!call || call->serial != meter->serial) {
+        return 0;
+    }
+    log_refusal(meter, size, call);
+    return 1;
+}
+
+static void *measure(void *baton, void *block, size_t old, size_t size)
+{
+    meter_t *meter = baton;
+    void *made;
+
+    if (is_refused(meter, block ? old : 0, size)) {
+        return NULL;
+    }
+    made = meter->alloc(meter->baton, block, old, size);
+    if (made || size == 0) {
+        meter->used += size - (block ? old : 0); /* without a block, old is its kind */
+        if (meter->used == 0) {
+            free(meter);
+        }
+    }
+    return made;
+}
+
+static meter_t *find_meter(lua_State *L)
+{
+    void *baton;
+
+    return lua_getallocf(L, &baton) == measure ? baton : NULL;
+}
+
+static meter_t *make_meter(lua_State *L)
+{
+    meter_t *meter = calloc(1, sizeof(*meter));
+
+    if (meter) {
+        meter->alloc = lua_getallocf(L, &meter->baton);
+        meter->used = (size_t)lua_gc(L, LUA_GCCOUNT, 0) * 1024 + lua_gc(L, LUA_GCCOUNTB, 0);
+        lua_setallocf(L, measure, meter);
+    }
+    return meter;
+}
+
+void nssmtpd_script_limits_apply(lua_State *L, request_rec *r)
+{
+    const nssmtpd_call_t *call = nssmtpd_call();
+    meter_t *meter = find_meter(L);
+
+    if (!call) {
+        lua_sethook(L, NULL, 0, 0);
+        return;
+    }
+    lua_sethook(L, watch, LUA_MASKCOUNT, STEP);
+    if (!meter) {
+        meter = make_meter(L);
+    }
+    if (meter) {
+        meter->limit = nssmtpd_script_memory(r->server);
+        meter->serial = call->serial;
+        meter->refused = 0;
+        meter->is_logged = 0;
+    }
+}
