@@ -13,6 +13,7 @@
 
 #include "relay/register.h"
 #include "relay/runtime.h"
+#include "relay/sendlog.h"
 #include "server/config.h"
 #include "server/connection.h"
 #include "server/directives.h"
@@ -66,6 +67,7 @@ static void register_hooks(apr_pool_t *p)
     /* httpd starts */
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(nssmtpd_runtime_check_config, NULL, NULL, APR_HOOK_LAST);
+    ap_hook_open_logs(nssmtpd_sendlog_open, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_runtime_child_init, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
