@@ -14,6 +14,8 @@
 
 #include "lua/binding.h"
 #include "relay/register.h"
+#include "relay/runtime.h"
+#include "relay/sendlog.h"
 #include "server/config.h"
 #include "server/connection.h"
 #include "server/directives.h"
@@ -66,7 +68,10 @@ static void register_hooks(apr_pool_t *p)
 
     /* httpd starts */
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(nssmtpd_runtime_check_config, NULL, NULL, APR_HOOK_LAST);
+    ap_hook_open_logs(nssmtpd_sendlog_open, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
+    ap_hook_child_init(nssmtpd_runtime_child_init, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, clock, APR_HOOK_FIRST);
 

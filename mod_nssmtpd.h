@@ -7,6 +7,8 @@
 
 #include <httpd.h>
 
+#include "mod_nssmtpd_send.h"
+#include "smtp/address.h"
 #include "smtp/chars.h"
 #include "smtp/reply.h"
 
@@ -62,13 +64,14 @@ apr_uint32_t nssmtpd_flag(const char *name);
 
 typedef struct nssmtpd_delivery_t nssmtpd_delivery_t;
 
-/* Where mail goes: a delivery URL of the configuration, made ready for one server. Lives
- * as long as the configuration. */
+/* Where mail goes: a delivery URL, made ready for one server. Lives as long as the
+ * configuration, or, made at run time, as long as the child. */
 typedef struct nssmtpd_route_t {
     const char *url;                    /* as configured, without a password */
     const char *const *params;          /* key=value words behind it, NULL terminated */
     const nssmtpd_delivery_t *delivery; /* provider of its scheme */
     int is_default;                     /* SmtpdRelay's, not one of SmtpdRelayDomains */
+    int at_run_time;                    /* made in a child: no directive names it */
     void *baton;                        /* the provider's own */
 } nssmtpd_route_t;
 
@@ -99,6 +102,7 @@ typedef struct nssmtpd_transaction_t {
                                     * it came; NULL: nothing */
     smtp_span_t from_data;         /* a script's own; p is NULL: none */
     apr_int64_t declared_size;     /* SIZE=, -1: not said */
+    unsigned has_client : 1;       /* it is a session's mail, not one that we send */
     unsigned body_8bitmime : 1;    /* BODY=8BITMIME was said */
     unsigned offered : 1;          /* the provider has seen a recipient: end() is owed */
     /* Set before deliver() */
@@ -116,9 +120,10 @@ const apr_array_header_t *nssmtpd_rcpts_due(nssmtpd_transaction_t *t);
  * NSSMTPD_DELIVERY_VERSION, &delivery). All functions of a mail are called in one thread
  * at a time, but in changing threads. A reply of NULL is the usual positive one. */
 struct nssmtpd_delivery_t {
-    /* Once per URL and server, while httpd starts. Sets route->baton. Returns what is
+    /* Once per URL and server, while httpd starts; with route->at_run_time once per child, by
+     * one thread at a time, and pool is of the child. Sets route->baton. Returns what is
      * wrong, to stand behind the directive's name, or NULL. */
-    const char *(*configure)(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pconf,
+    const char *(*configure)(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pool,
                              apr_pool_t *ptemp);
     /* A recipient the server would take; it is not due in t->rcpts yet. */
     const smtp_reply_t *(*rcpt)(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *rcpt);
@@ -139,11 +144,39 @@ struct nssmtpd_delivery_t {
 #define NSSMTPD_DELIVERY_GROUP "nssmtpd-delivery"
 #define NSSMTPD_DELIVERY_VERSION "0"
 
+/* The provider of the URL's scheme; a bare host is smtp's. NULL: there is none for *scheme,
+ * which is of p. */
+const nssmtpd_delivery_t *nssmtpd_delivery_find(apr_pool_t *p, const char *url,
+                                                const char **scheme);
+
+/* The route of a delivery URL that the configuration need not know, with the TLS that the
+ * host's relays have, and no credentials but the URL's own. In a child, by any thread; the
+ * same URL is the same route. Returns what is wrong, until the thread's next call, or NULL. */
+const char *nssmtpd_route_at_run_time(server_rec *s, const char *url, nssmtpd_route_t **route);
+
+/* Where the host's own mail for a recipient's domain (lower case) goes: the route of the
+ * domain's entry in the list, else SmtpdRelay; NULL: nowhere. */
+const nssmtpd_route_t *nssmtpd_route_of(server_rec *s, const char *domain);
+
+/* A recipient of the address, verified; its texts are of p. */
+nssmtpd_rcpt_t nssmtpd_rcpt_make(apr_pool_t *p, const smtp_address_t *address);
+
+/* A mail's id: unique on this host. */
+const char *nssmtpd_new_id(apr_pool_t *p);
+
+/* The time now, as Date and Received have it. */
+const char *nssmtpd_date_now(apr_pool_t *p);
+
+/* 1 if the server speaks SMTP: SmtpdEngine on. */
+int nssmtpd_is_host(const server_rec *s);
+
 /* The host's own name in SMTP, for EHLO and Received. */
 const char *nssmtpd_hostname(const server_rec *s);
 
 /* SmtpdRelay, without a password; "": not said. */
 const char *nssmtpd_relay_url(const server_rec *s);
+/* SmtpdSendLog: a path, or a program behind a '|'; NULL: none. */
+const char *nssmtpd_send_log(const server_rec *s);
 
 /* SmtpdRelayTLS: how much TLS a relay must have. */
 typedef enum nssmtpd_relay_tls_e {
@@ -173,7 +206,8 @@ apr_array_header_t *nssmtpd_find_directives(apr_pool_t *p, const server_rec *s,
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which);
 
 /* 1 if t's client has left, so that nobody would hear of a delivery: a reset, or a close
- * without QUIT behind the data. Reads what the client sent meanwhile, does not wait. */
+ * without QUIT behind the data. Reads what the client sent meanwhile, does not wait. Without
+ * a client always 0. */
 int nssmtpd_client_is_gone(nssmtpd_transaction_t *t);
 
 /* Sets a variable of the mail for LogFormat %{NAME}e, expressions and scripts. The value
@@ -240,30 +274,6 @@ server_rec *nssmtpd_host_find(const char *name);
 
 /* The SMTP host that a request means without saying: its own, else the first; or NULL. */
 server_rec *nssmtpd_host_of(const request_rec *r);
-
-/* Sending, by any thread that may block */
-
-typedef struct nssmtpd_sent_t {
-    const char *address;
-    const smtp_reply_t *reply;
-} nssmtpd_sent_t;
-
-typedef struct nssmtpd_send_t {
-    const char *from;
-    const apr_array_header_t *rcpts; /* of const char * */
-    smtp_span_t message;             /* lines end in LF or CRLF */
-    const char *host;                /* NULL: as the host's lists and SmtpdRelay say */
-    int port;                        /* 0: 25 */
-    /* What became of it */
-    const smtp_reply_t *reply;       /* the last word */
-    const char *phase;               /* what it was the answer to: "connect", "RCPT" .. */
-    apr_array_header_t *results;     /* of nssmtpd_sent_t, one for each of rcpts */
-    int taken;                       /* recipients for whom the message was accepted */
-} nssmtpd_send_t;
-
-/* Sends a mail as host s would. NULL: somebody was taken, see send->taken; else what has
- * failed. Everything is allocated in r->pool. Writes a line to SmtpdSendLog. */
-const char *nssmtpd_send(request_rec *r, server_rec *s, nssmtpd_send_t *send);
 
 /* The lists of a host, at run time: all children follow. What fails is said. */
 

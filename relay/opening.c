@@ -27,6 +27,7 @@ static int say(nssmtpd_upstream_t *u, smtp_step_e step, const char *arg, smtp_ve
 {
     const smtp_reply_t *reply;
 
+    u->t->step = smtp_step(step)->name;
     if (smtp_step(step)->command) {
         smtp_client_put(u->link->out, step, arg);
     }
@@ -418,8 +419,10 @@ int nssmtpd_opening_open(nssmtpd_upstream_t *u, int fresh)
     if (u->relay->is_balancer) {
         return open_balanced(u, fresh);
     }
-    u->worker = nssmtpd_proxy.get_worker(r->pool, NULL, nssmtpd_proxy_conf(r->server),
-                                         u->relay->name);
+    u->worker = u->relay->worker ? u->relay->worker
+                                 : nssmtpd_proxy.get_worker(r->pool, NULL,
+                                                            nssmtpd_proxy_conf(r->server),
+                                                            u->relay->name);
     if (!u->worker) {
         u->failure = smtp_reply(SMTP_REPLY_LOCAL_FAULT);
         return 0;

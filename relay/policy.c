@@ -1,5 +1,6 @@
-/* Relay TLS by mod_ssl: each worker gets a <Proxy> section of its own, made here, with the
- * SSLProxy directives that its policy needs. Called by route.c while httpd starts.
+/* Relay TLS by mod_ssl: a worker gets a <Proxy> section with the SSLProxy directives that its
+ * policy needs. A server has two such sections, made here while httpd starts, since mod_ssl
+ * makes nothing ready later; relays made at run time use them too. Called by route.c.
  */
 #include "relay/policy.h"
 
@@ -8,6 +9,29 @@
 
 #include "relay/credentials.h"
 
+/* What the configuration says of TLS to a server's relays, whichever they are. */
+typedef struct ground_t {
+    struct ground_t *next;
+    const server_rec *server;
+    int has_ssl;                 /* mod_ssl is loaded */
+    int may_try;                 /* and SSLProxyEngine is on */
+    int knows_whom_to_trust;
+    ap_conf_vector_t *any;       /* the section for any certificate; NULL: no mod_ssl */
+    ap_conf_vector_t *good;      /* for good ones only; NULL: nobody is trusted */
+} ground_t;
+
+static ground_t *grounds; /* of this configuration; read only once httpd has started */
+
+static const ground_t *ground_of(const server_rec *s)
+{
+    const ground_t *ground = grounds;
+
+    while (ground && ground->server != s) {
+        ground = ground->next;
+    }
+    return ground;
+}
+
 static int is_on(const server_rec *s, const char *directive)
 {
     const char *word = nssmtpd_find_directive(s, directive);
@@ -15,18 +39,16 @@ static int is_on(const server_rec *s, const char *directive)
     return word && strcasecmp(word, "on") == 0;
 }
 
-static const char *check(const nssmtpd_relay_t *relay, server_rec *s)
+static const char *check(const nssmtpd_relay_t *relay, const ground_t *ground)
 {
     if (relay->user && relay->tls < NSSMTPD_RELAY_TLS_ENCRYPT) {
         return "credentials need SmtpdRelayTLS verify, or encrypt";
     }
-    if (relay->tls >= NSSMTPD_RELAY_TLS_ENCRYPT && !ap_find_linked_module("mod_ssl.c")) {
+    if (relay->tls >= NSSMTPD_RELAY_TLS_ENCRYPT && !ground->has_ssl) {
         return "SmtpdRelayTLS encrypt and verify, smtps:// and plain:// need mod_ssl; add "
                "LoadModule ssl_module";
     }
-    if (relay->tls == NSSMTPD_RELAY_TLS_VERIFY
-        && !nssmtpd_find_directive(s, "SSLProxyCACertificateFile")
-        && !nssmtpd_find_directive(s, "SSLProxyCACertificatePath")) {
+    if (relay->tls == NSSMTPD_RELAY_TLS_VERIFY && !ground->knows_whom_to_trust) {
         return "SmtpdRelayTLS verify (the default with credentials) needs to know whom to trust; "
                "add SSLProxyCACertificateFile, such as /etc/ssl/certs/ca-certificates.crt";
     }
@@ -37,6 +59,7 @@ const char *nssmtpd_policy_set(nssmtpd_relay_t *relay, int is_default, server_re
                                apr_pool_t *pconf)
 {
     const char *source = is_default ? nssmtpd_relay_credentials(s) : NULL, *wrong = NULL;
+    const ground_t *ground = ground_of(s);
 
     if (source && relay->user) {
         return "plain:// has credentials already; drop them or SmtpdRelayCredentials";
@@ -51,11 +74,10 @@ const char *nssmtpd_policy_set(nssmtpd_relay_t *relay, int is_default, server_re
     if (relay->is_implicit && relay->tls < NSSMTPD_RELAY_TLS_ENCRYPT) {
         relay->tls = NSSMTPD_RELAY_TLS_ENCRYPT;
     }
-    if (relay->tls == NSSMTPD_RELAY_TLS_MAY && !relay->user
-        && (!is_on(s, "SSLProxyEngine") || !ap_find_linked_module("mod_ssl.c"))) {
+    if (relay->tls == NSSMTPD_RELAY_TLS_MAY && !relay->user && !ground->may_try) {
         relay->tls = NSSMTPD_RELAY_TLS_NONE;
     }
-    return wrong ? wrong : check(relay, s);
+    return wrong ? wrong : check(relay, ground);
 }
 
 static ap_directive_t **add_line(apr_pool_t *p, ap_directive_t *parent, ap_directive_t **next,
@@ -103,8 +125,8 @@ static const char *make_section(server_rec *s, apr_pool_t *pconf, apr_pool_t *pt
     return wrong;
 }
 
-const char *nssmtpd_policy_apply(const nssmtpd_relay_t *relay, proxy_worker *worker,
-                                 server_rec *s, apr_pool_t *pconf, apr_pool_t *ptemp)
+static const char *make_sections(ground_t *ground, server_rec *s, apr_pool_t *pconf,
+                                 apr_pool_t *ptemp)
 {
     static const char *const any[][2] = {
         { "SSLProxyEngine", "on" },       { "SSLProxyVerify", "none" },
@@ -116,13 +138,51 @@ const char *nssmtpd_policy_apply(const nssmtpd_relay_t *relay, proxy_worker *wor
         { "SSLProxyCheckPeerName", "on" }, { "SSLProxyCheckPeerExpire", "on" },
         { NULL, NULL }
     };
+    const char *wrong = make_section(s, pconf, ptemp, "smtp://any.invalid/", any, &ground->any);
 
-    if (relay->tls == NSSMTPD_RELAY_TLS_NONE || worker->section_config) {
-        return NULL; /* a balancer's members have the section that stands there */
+    return wrong || !ground->knows_whom_to_trust
+               ? wrong
+               : make_section(s, pconf, ptemp, "smtp://good.invalid/", good, &ground->good);
+}
+
+static apr_status_t forget(void *unused)
+{
+    (void)unused;
+    grounds = NULL;
+    return APR_SUCCESS;
+}
+
+const char *nssmtpd_policy_prepare(server_rec *s, apr_pool_t *pconf, apr_pool_t *ptemp)
+{
+    ground_t *ground;
+
+    if (ground_of(s)) {
+        return NULL;
     }
-    return make_section(s, pconf, ptemp, worker->s->name_ex,
-                        relay->tls == NSSMTPD_RELAY_TLS_VERIFY ? good : any,
-                        &worker->section_config);
+    if (!grounds) {
+        apr_pool_cleanup_register(pconf, NULL, forget, apr_pool_cleanup_null);
+    }
+    ground = apr_pcalloc(pconf, sizeof(*ground));
+    ground->server = s;
+    ground->has_ssl = ap_find_linked_module("mod_ssl.c") != NULL;
+    ground->may_try = ground->has_ssl && is_on(s, "SSLProxyEngine");
+    ground->knows_whom_to_trust = nssmtpd_find_directive(s, "SSLProxyCACertificateFile")
+                                  || nssmtpd_find_directive(s, "SSLProxyCACertificatePath");
+    ground->next = grounds;
+    grounds = ground;
+    return ground->has_ssl ? make_sections(ground, s, pconf, ptemp) : NULL;
+}
+
+void nssmtpd_policy_apply(const nssmtpd_relay_t *relay, proxy_worker *worker,
+                          const server_rec *s)
+{
+    const ground_t *ground = ground_of(s);
+
+    if (relay->tls != NSSMTPD_RELAY_TLS_NONE && !worker->section_config) {
+        /* a balancer's members have the section that stands there */
+        worker->section_config = relay->tls == NSSMTPD_RELAY_TLS_VERIFY ? ground->good
+                                                                        : ground->any;
+    }
 }
 
 int nssmtpd_policy_number(const nssmtpd_relay_t *relay)

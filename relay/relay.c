@@ -256,17 +256,17 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
     const smtp_reply_t *reply;
 
     unkeep(e);
-    if (e->mail_refusal) {
-        return e->mail_refusal;
-    }
-    if (!say_envelope(e, who, &reply)) {
-        return e->u.failure;
-    }
-    if (e->mail_refusal) {
+    if (!e->mail_refusal) {
+        if (!say_envelope(e, who, &reply)) {
+            return e->u.failure;
+        }
+        if (!e->mail_refusal) {
+            return reply;
+        }
         give_back(e, 0);
-        return e->mail_refusal;
     }
-    return reply;
+    t->step = smtp_step(SMTP_STEP_MAIL)->name;
+    return e->mail_refusal;
 }
 
 static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)

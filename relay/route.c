@@ -1,6 +1,7 @@
 /* From a delivery URL to a worker of mod_proxy: canonical name with an explicit port, so
  * that the same relay is one pool; no password in it, since mod_proxy shows names; and the
- * timeouts without which mod_proxy waits for ever. Called while httpd starts.
+ * timeouts without which mod_proxy waits for ever. A worker made at run time stands alone:
+ * the list of mod_proxy's must not grow while other threads walk it.
  */
 #include "relay/route.h"
 
@@ -29,12 +30,13 @@ static const struct {
     { "", 25, 0, 0 } /* a bare host[:port] */
 };
 
-/* The URL in its parts. */
+/* Where the URL leads. */
 typedef struct target_t {
-    const char *socket; /* "unix:/path|", or "" */
-    const char *host;   /* lower case, IPv6 without brackets */
+    const char *host; /* lower case, IPv6 without brackets */
     int port;
 } target_t;
+
+static nssmtpd_relay_t *configured; /* while httpd starts it grows, then it is read only */
 
 /* plain://user:password@: percent-encoded, any octet but NUL. */
 static const char *take_userinfo(apr_pool_t *p, nssmtpd_relay_t *relay, const char **rest)
@@ -83,7 +85,7 @@ static const char *parse(apr_pool_t *p, const char *url, nssmtpd_relay_t *relay,
     const char *rest = bar ? bar + 1 : url, *wrong = NULL;
     int i = 0;
 
-    target->socket = bar ? apr_pstrmemdup(p, url, rest - url) : "";
+    relay->socket = bar ? apr_pstrmemdup(p, url, rest - url) : "";
     while (strncasecmp(rest, schemes[i].prefix, strlen(schemes[i].prefix)) != 0) {
         i++;
     }
@@ -134,10 +136,8 @@ static const char *set_params(const nssmtpd_route_t *route, const char *name, se
     return i ? nssmtpd_proxy_set(s, pconf, ptemp, args) : NULL;
 }
 
-static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t *pconf,
-                                      apr_pool_t *ptemp)
+static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t *ptemp)
 {
-    const char *wrong = NULL;
     proxy_balancer *balancer;
     int i;
 
@@ -150,7 +150,7 @@ static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr
         return apr_psprintf(ptemp, "there is no <Proxy %s> with BalancerMembers in this server",
                             relay->name);
     }
-    for (i = 0; !wrong && i < balancer->workers->nelts; i++) {
+    for (i = 0; i < balancer->workers->nelts; i++) {
         proxy_worker *member = APR_ARRAY_IDX(balancer->workers, i, proxy_worker *);
 
         if (member->s->port == 0 || strcasecmp(member->s->scheme, "smtp") != 0) {
@@ -158,9 +158,9 @@ static const char *configure_balancer(nssmtpd_relay_t *relay, server_rec *s, apr
                                 "the port written out", member->s->name_ex, relay->name);
         }
         set_defaults(member, s, 1);
-        wrong = nssmtpd_policy_apply(relay, member, s, pconf, ptemp);
+        nssmtpd_policy_apply(relay, member, s);
     }
-    return wrong;
+    return NULL;
 }
 
 /* Connections that differ in TLS or credentials never share a pool: the path of the name
@@ -178,18 +178,16 @@ static const char *worker_name(apr_pool_t *p, const nssmtpd_relay_t *relay,
 }
 
 static const char *configure_worker(const nssmtpd_route_t *route, nssmtpd_relay_t *relay,
-                                    const target_t *target, server_rec *s, apr_pool_t *pconf,
-                                    apr_pool_t *ptemp)
+                                    server_rec *s, apr_pool_t *pconf, apr_pool_t *ptemp)
 {
     proxy_server_conf *conf = nssmtpd_proxy_conf(s);
-    proxy_worker *worker;
     const char *wrong = NULL;
+    proxy_worker *worker;
 
-    relay->name = worker_name(pconf, relay, target);
     worker = nssmtpd_proxy.get_worker(ptemp, NULL, conf, relay->name);
     if (!worker || strcmp(worker->s->name_ex, relay->name) != 0) {
         wrong = nssmtpd_proxy.define_worker(pconf, &worker, NULL, conf,
-                                            apr_pstrcat(pconf, target->socket, relay->name, NULL),
+                                            apr_pstrcat(pconf, relay->socket, relay->name, NULL),
                                             0);
     }
     if (!wrong) {
@@ -197,46 +195,135 @@ static const char *configure_worker(const nssmtpd_route_t *route, nssmtpd_relay_
     }
     if (!wrong) {
         set_defaults(worker, s, 0);
-        wrong = nssmtpd_policy_apply(relay, worker, s, pconf, ptemp);
+        nssmtpd_policy_apply(relay, worker, s);
     }
     return wrong;
+}
+
+/* The same as mod_proxy makes workers of its own in a child. */
+static const char *make_worker(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t *pool,
+                               apr_pool_t *ptemp)
+{
+    const char *name = apr_pstrcat(ptemp, relay->socket, relay->name, NULL);
+    const char *wrong = nssmtpd_proxy.define_worker(pool, &relay->worker, NULL, NULL, name, 0);
+
+    if (wrong) {
+        return wrong;
+    }
+    set_defaults(relay->worker, s, 0);
+    nssmtpd_policy_apply(relay, relay->worker, s);
+    return nssmtpd_proxy.initialize_worker(relay->worker, s, pool) == APR_SUCCESS
+               ? NULL
+               : "mod_proxy cannot make a worker for it; its own line in the error log says why";
+}
+
+/* What the configuration says of the same relay holds at run time too, and its connections
+ * are the same ones. Not where there are credentials: those are for whom they were given. */
+static nssmtpd_relay_t *find_configured(const nssmtpd_relay_t *relay, const server_rec *s)
+{
+    nssmtpd_relay_t *known = configured;
+
+    while (known && (relay->user || known->user || known->server != s
+                     || strcmp(known->name, relay->name) != 0
+                     || strcmp(known->socket, relay->socket) != 0)) {
+        known = known->next;
+    }
+    return known;
 }
 
 static const char *configure_url(nssmtpd_route_t *route, nssmtpd_relay_t *relay, server_rec *s,
-                                 apr_pool_t *pconf, apr_pool_t *ptemp)
+                                 apr_pool_t *pool, apr_pool_t *ptemp)
 {
     target_t target;
-    const char *wrong = parse(pconf, route->url, relay, &target);
+    const char *wrong = parse(pool, route->url, relay, &target);
 
+    route->url = wrong ? "" : apr_psprintf(pool, "%s:%d", target.host, target.port);
     if (!wrong) {
-        wrong = nssmtpd_policy_set(relay, route->is_default, s, pconf);
+        wrong = nssmtpd_policy_set(relay, route->is_default, s, pool);
     }
-    if (!wrong) {
-        wrong = configure_worker(route, relay, &target, s, pconf, ptemp);
+    if (wrong) {
+        return wrong;
     }
-    route->url = wrong ? "" : apr_psprintf(pconf, "%s:%d", target.host, target.port);
+    relay->name = worker_name(pool, relay, &target);
+    if (!route->at_run_time) {
+        return configure_worker(route, relay, s, pool, ptemp);
+    }
+    route->baton = find_configured(relay, s);
+    if (!route->baton) {
+        route->baton = relay;
+        wrong = make_worker(relay, s, pool, ptemp);
+    }
     return wrong;
 }
 
-const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pconf,
-                                    apr_pool_t *ptemp)
+static const char *configure_cluster(nssmtpd_route_t *route, nssmtpd_relay_t *relay,
+                                     server_rec *s, apr_pool_t *pool, apr_pool_t *ptemp)
 {
-    nssmtpd_relay_t *relay = apr_pcalloc(pconf, sizeof(*relay));
+    const char *wrong;
+
+    relay->name = route->url;
+    relay->socket = "";
+    if (*route->params) {
+        return "balancer:// takes no parameters here; ProxySet in its <Proxy> section does";
+    }
+    if (route->at_run_time) {
+        route->baton = find_configured(relay, s);
+        return route->baton ? NULL : "at run time there are only balancers that SmtpdRelay or "
+                                     "SmtpdRelayDomains has named, and no credentials";
+    }
+    wrong = nssmtpd_policy_set(relay, route->is_default, s, pool);
+    return wrong ? wrong : configure_balancer(relay, s, ptemp);
+}
+
+static apr_status_t forget(void *unused)
+{
+    (void)unused;
+    configured = NULL;
+    return APR_SUCCESS;
+}
+
+static void remember(nssmtpd_relay_t *relay, apr_pool_t *pconf)
+{
+    if (!configured) {
+        apr_pool_cleanup_register(pconf, NULL, forget, apr_pool_cleanup_null);
+    }
+    relay->next = configured;
+    configured = relay;
+}
+
+const char *nssmtpd_route_prepare(server_rec *s, apr_pool_t *pconf, apr_pool_t *ptemp)
+{
     const char *wrong = nssmtpd_proxy_resolve(pconf);
 
     if (wrong) {
         return wrong;
     }
     nssmtpd_proxy_own_conf(s, pconf);
+    return nssmtpd_policy_prepare(s, pconf, ptemp);
+}
+
+const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_pool_t *pool,
+                                    apr_pool_t *ptemp)
+{
+    nssmtpd_relay_t *relay = apr_pcalloc(pool, sizeof(*relay));
+    const char *wrong = NULL;
+
+    if (!route->at_run_time) {
+        wrong = nssmtpd_route_prepare(s, pool, ptemp);
+    }
+    else if (!nssmtpd_proxy.module) {
+        wrong = "mail to a relay needs mod_proxy; add LoadModule proxy_module";
+    }
+    if (wrong) {
+        return wrong;
+    }
     route->baton = relay;
+    relay->server = s;
     relay->is_balancer = strncasecmp(route->url, "balancer://", 11) == 0;
-    if (!relay->is_balancer) {
-        return configure_url(route, relay, s, pconf, ptemp);
+    wrong = relay->is_balancer ? configure_cluster(route, relay, s, pool, ptemp)
+                               : configure_url(route, relay, s, pool, ptemp);
+    if (!wrong && !route->at_run_time) {
+        remember(relay, pool);
     }
-    relay->name = route->url;
-    if (*route->params) {
-        return "balancer:// takes no parameters here; ProxySet in its <Proxy> section does";
-    }
-    wrong = nssmtpd_policy_set(relay, route->is_default, s, pconf);
-    return wrong ? wrong : configure_balancer(relay, s, pconf, ptemp);
+    return wrong;
 }

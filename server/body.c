@@ -33,7 +33,7 @@ static const char *safe_name(apr_pool_t *p, const char *name)
 }
 
 /* RFC 5322 3.3 wants a numeric zone where APR writes GMT. */
-static const char *date_now(apr_pool_t *p)
+const char *nssmtpd_date_now(apr_pool_t *p)
 {
     char date[APR_RFC822_DATE_LEN];
 
@@ -54,7 +54,7 @@ static const char *received(nssmtpd_mail_t *mail)
     return apr_psprintf(p, "Received: from %s ([%s%s])\r\n\tby %s with %s id %s%s;\r\n\t%s\r\n",
                         safe_name(p, session->dialogue.helo), strchr(ip, ':') ? "IPv6:" : "", ip,
                         session->conf->offer.hostname, nssmtpd_body_protocol(session), mail->t.id,
-                        recipient, date_now(p));
+                        recipient, nssmtpd_date_now(p));
 }
 
 apr_status_t nssmtpd_body_prepare(nssmtpd_mail_t *mail)

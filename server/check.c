@@ -41,13 +41,19 @@ static const char *scheme_of(apr_pool_t *p, const char *url)
     return "smtp";
 }
 
+const nssmtpd_delivery_t *nssmtpd_delivery_find(apr_pool_t *p, const char *url,
+                                                const char **scheme)
+{
+    *scheme = scheme_of(p, url);
+    return ap_lookup_provider(NSSMTPD_DELIVERY_GROUP, *scheme, NSSMTPD_DELIVERY_VERSION);
+}
+
 static int check_route(nssmtpd_route_t *route, const char *directive, server_rec *s,
                        apr_pool_t *pconf, apr_pool_t *ptemp)
 {
-    const char *scheme = scheme_of(ptemp, route->url);
-    const char *wrong;
+    const char *scheme, *wrong;
 
-    route->delivery = ap_lookup_provider(NSSMTPD_DELIVERY_GROUP, scheme, NSSMTPD_DELIVERY_VERSION);
+    route->delivery = nssmtpd_delivery_find(ptemp, route->url, &scheme);
     if (!route->delivery) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, 0, s,
                      "NS0002: %s: no delivery for URLs of scheme \"%s\"; there are smtp, "

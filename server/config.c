@@ -56,6 +56,7 @@ void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add)
     conf->spool_directory = inner->spool_directory ? inner->spool_directory
                                                    : outer->spool_directory;
     conf->hostname = inner->hostname ? inner->hostname : outer->hostname;
+    conf->send_log = inner->send_log ? inner->send_log : outer->send_log;
     conf->relay_credentials = inner->relay_credentials ? inner->relay_credentials
                                                        : outer->relay_credentials;
     conf->relay = inner->relay ? inner->relay : outer->relay;
@@ -152,6 +153,24 @@ const char *nssmtpd_relay_url(const server_rec *s)
     const nssmtpd_config_t *conf = nssmtpd_config(s);
 
     return conf->relay ? conf->relay->url : "";
+}
+
+int nssmtpd_is_host(const server_rec *s)
+{
+    return nssmtpd_config(s)->engine == 1;
+}
+
+const char *nssmtpd_send_log(const server_rec *s)
+{
+    return nssmtpd_config(s)->send_log;
+}
+
+const nssmtpd_route_t *nssmtpd_route_of(server_rec *s, const char *domain)
+{
+    const nssmtpd_config_t *conf = nssmtpd_config(s);
+    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
+
+    return listed && listed->route ? listed->route : conf->relay;
 }
 
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which)

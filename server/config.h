@@ -38,6 +38,7 @@ typedef struct nssmtpd_config_t {
     apr_int64_t spool_memory;                   /* octets */
     const char *spool_directory;
     const char *hostname;
+    const char *send_log;           /* SmtpdSendLog */
     const char *relay_credentials;  /* where they are: SmtpdRelayCredentials */
     nssmtpd_route_t *relay;         /* SmtpdRelay */
     apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */

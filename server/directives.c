@@ -262,6 +262,13 @@ static const char *set_credentials(cmd_parms *cmd, void *dconf, const char *arg)
            "not repeated here, it may be a password";
 }
 
+static const char *set_send_log(cmd_parms *cmd, void *dconf, const char *arg)
+{
+    (void)dconf;
+    conf_of(cmd)->send_log = arg;
+    return arg[strspn(arg, "| ")] ? NULL : "SmtpdSendLog: needs a path, or a program behind a '|'";
+}
+
 static const char *set_tls(cmd_parms *cmd, void *dconf, const char *arg)
 {
     static const char *const words[] = { "off", "starttls", "immediate", NULL };
@@ -406,6 +413,8 @@ const command_rec nssmtpd_commands[] = {
                     "(128K, DefaultRuntimeDir)"),
     AP_INIT_ITERATE("SmtpdNameServer", add_name_server, NULL, RSRC_CONF,
                     "addresses of name servers, ip, ip:port or [ipv6]:port (resolv.conf)"),
+    AP_INIT_TAKE1("SmtpdSendLog", set_send_log, NULL, RSRC_CONF,
+                  "path, or \"|program\", for a line per mail that a script sends (none)"),
     AP_INIT_FLAG("SmtpdReceived", set_flag, (void *)&received, RSRC_CONF,
                  "off: add no Received field (on)"),
     { NULL, { NULL }, NULL, 0, TAKE1, NULL }

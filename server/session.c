@@ -162,12 +162,12 @@ apr_pool_t *nssmtpd_session_scratch(nssmtpd_session_t *session)
 
 int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
 {
-    nssmtpd_session_t *session = ((nssmtpd_mail_t *)t)->session;
+    nssmtpd_session_t *session = t->has_client ? ((nssmtpd_mail_t *)t)->session : NULL;
     char *rest;
     apr_size_t n;
     int was_reset;
 
-    if (!nssmtpd_connection_has_left(session, &was_reset)) {
+    if (!session || !nssmtpd_connection_has_left(session, &was_reset)) {
         return 0;
     }
     while (!was_reset && nssmtpd_connection_read(session) == APR_SUCCESS) {

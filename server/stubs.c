@@ -1,7 +1,6 @@
 /* Not written yet. */
 #include "mod_nssmtpd.h"
 #define W __attribute__((weak))
-W const char *nssmtpd_send(request_rec *r, server_rec *s, nssmtpd_send_t *x) { (void)r, (void)s, (void)x; return "stub"; }
 W const char *nssmtpd_list_add(server_rec *s, nssmtpd_list_e l, apr_pool_t *p, const char *w) { (void)s, (void)l, (void)p, (void)w; return "stub"; }
 W const char *nssmtpd_list_delete(server_rec *s, nssmtpd_list_e l, apr_pool_t *p, const char *w) { (void)s, (void)l, (void)p, (void)w; return "stub"; }
 W const char *nssmtpd_list_set(server_rec *s, nssmtpd_list_e l, apr_pool_t *p, const apr_array_header_t *w) { (void)s, (void)l, (void)p, (void)w; return "stub"; }

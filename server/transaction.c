@@ -56,7 +56,7 @@ void nssmtpd_set_variable(nssmtpd_transaction_t *t, const char *name, const char
 /* The envelope */
 
 /* Unique on this host: pids are not reused within a microsecond and a counter. */
-static const char *new_id(apr_pool_t *p)
+const char *nssmtpd_new_id(apr_pool_t *p)
 {
     static apr_uint32_t counter;
 
@@ -85,7 +85,8 @@ void nssmtpd_transaction_begin(nssmtpd_session_t *session)
     r->the_request = mail_command(r->pool, d);
     mail->session = session;
     mail->t.r = r;
-    mail->t.id = new_id(r->pool);
+    mail->t.id = nssmtpd_new_id(r->pool);
+    mail->t.has_client = 1;
     mail->t.from = span_dup(r->pool, d->mail.from.text);
     mail->t.rcpts = apr_array_make(r->pool, 4, sizeof(nssmtpd_rcpt_t));
     mail->t.declared_size = d->mail.size;

@@ -104,18 +104,25 @@ const apr_array_header_t *nssmtpd_rcpts_due(nssmtpd_transaction_t *t)
     return due;
 }
 
-nssmtpd_rcpt_t nssmtpd_verdict_make_rcpt(nssmtpd_session_t *session,
-                                         const smtp_address_t *address)
+nssmtpd_rcpt_t nssmtpd_rcpt_make(apr_pool_t *p, const smtp_address_t *address)
 {
-    enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
-    apr_pool_t *p = session->mail->t.r->pool;
-    nssmtpd_rcpt_t rcpt = { .flags = NSSMTPD_FLAG_VERIFIED | (session->flags & SCANS) };
+    nssmtpd_rcpt_t rcpt = { .flags = NSSMTPD_FLAG_VERIFIED };
     char local[SMTP_PATH_MAX];
 
     smtp_address_unquote(address, local, sizeof(local));
     rcpt.address = span_dup(p, address->text);
     rcpt.local = apr_pstrdup(p, local);
     rcpt.domain = lower_domain(p, address->domain);
+    return rcpt;
+}
+
+nssmtpd_rcpt_t nssmtpd_verdict_make_rcpt(nssmtpd_session_t *session,
+                                         const smtp_address_t *address)
+{
+    enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
+    nssmtpd_rcpt_t rcpt = nssmtpd_rcpt_make(session->mail->t.r->pool, address);
+
+    rcpt.flags |= session->flags & SCANS;
     if (nssmtpd_lists_find(session->conf->domain_list, rcpt.domain)) {
         rcpt.flags |= NSSMTPD_FLAG_RELAY;
     }
