@@ -5,13 +5,10 @@
  */
 #include "lua/script_limits.h"
 
-#include <http_log.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 
 #include "mod_nssmtpd.h"
-
-APLOG_USE_MODULE(nssmtpd);
 
 /* Instructions between two looks at the clock: some microseconds. */
 #define STEP 1000
@@ -40,24 +37,10 @@ typedef struct meter_t {
     lua_Alloc alloc;
     void *baton;
     size_t used, limit;
-    size_t refused;      /* what was refused last and not yet given */
     apr_uint64_t serial; /* of the call that the limit is for */
-    int is_logged;
 } meter_t;
 
-/* Lua collects its garbage when it is refused something, and asks once more. */
-static void log_refusal(meter_t *meter, size_t size, const nssmtpd_call_t *call)
-{
-    if (meter->refused == size && !meter->is_logged) {
-        meter->is_logged = 1;
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, call->r,
-                      "NS0070: the script needs more than SmtpdScriptMemory %" APR_SIZE_T_FMT,
-                      (apr_size_t)meter->limit);
-    }
-    meter->refused = size;
-}
-
-static int is_refused(meter_t *meter, size_t old, size_t size)
+static int is_refused(const meter_t *meter, size_t old, size_t size)
 {
     const nssmtpd_call_t *call;
 
@@ -65,11 +48,7 @@ static int is_refused(meter_t *meter, size_t old, size_t size)
         return 0;
     }
     call = nssmtpd_call();
-    if (!call || call->serial != meter->serial) {
-        return 0;
-    }
-    log_refusal(meter, size, call);
-    return 1;
+    return call && call->serial == meter->serial;
 }
 
 static void *measure(void *baton, void *block, size_t old, size_t size)
@@ -125,7 +104,5 @@ void nssmtpd_script_limits_apply(lua_State *L, request_rec *r)
     if (meter) {
         meter->limit = nssmtpd_script_memory(r->server);
         meter->serial = call->serial;
-        meter->refused = 0;
-        meter->is_logged = 0;
     }
 }

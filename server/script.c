@@ -150,7 +150,8 @@ static void log_failure(nssmtpd_script_t *script, const char *reason)
     const char *id = script->call.t ? script->call.t->id : r->useragent_ip;
 
     nssmtpd_count(NSSMTPD_COUNT_SCRIPT_FAILED, 1);
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "NS0057: %s: %s has failed: %s", id, r->uri, reason);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "NS0057: %s: %s has failed: %s%s", id, r->uri,
+                  reason, strstr(reason, "not enough memory") ? " (SmtpdScriptMemory)" : "");
 }
 
 /* The file that a line of mod_lua's is about, between two pieces of it. */
