@@ -193,8 +193,11 @@ const char *nssmtpd_fields_add(nssmtpd_mail_t *mail, const char *name, const cha
     fields_t *fields = load(mail);
     const char *wrong = check(fields->p, name, value);
 
-    touch(fields);
-    return wrong ? wrong : insert(fields, name, value);
+    if (!wrong) {
+        touch(fields);
+        wrong = insert(fields, name, value);
+    }
+    return wrong;
 }
 
 const char *nssmtpd_fields_set(nssmtpd_mail_t *mail, const char *name, const char *value)

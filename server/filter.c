@@ -12,7 +12,9 @@
 #include <util_filter.h>
 
 #include "server/phase.h"
+#include "server/script.h"
 #include "server/transaction.h"
+#include "smtp/lines.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
@@ -53,20 +55,39 @@ static int make_chain(request_rec *r, nssmtpd_mail_t *mail)
     return r->input_filters != f;
 }
 
-static apr_status_t take(nssmtpd_spool_t *spool, apr_bucket_brigade *bb, int *at_end)
+/* Where the filtered message goes: whatever a filter made of its lines, they end in CRLF. */
+typedef struct drain_t {
+    nssmtpd_spool_t *spool;
+    smtp_lines_t lines;
+    int at_end;
+} drain_t;
+
+static apr_status_t write_lines(drain_t *d, const char *at, apr_size_t n)
+{
+    const char *end = at + n;
+    apr_status_t rv = APR_SUCCESS;
+    smtp_span_t run;
+
+    while (rv == APR_SUCCESS && at < end) {
+        smtp_lines_next(&d->lines, &at, end, &run);
+        rv = run.n ? nssmtpd_spool_write(d->spool, run.p, run.n) : APR_SUCCESS;
+    }
+    return rv;
+}
+
+static apr_status_t take(drain_t *d, apr_bucket_brigade *bb)
 {
     apr_status_t rv = APR_SUCCESS;
-    apr_bucket *b;
 
-    while (rv == APR_SUCCESS && !*at_end && !APR_BRIGADE_EMPTY(bb)) {
+    while (rv == APR_SUCCESS && !d->at_end && !APR_BRIGADE_EMPTY(bb)) {
+        apr_bucket *b = APR_BRIGADE_FIRST(bb);
         const char *data;
         apr_size_t n;
 
-        b = APR_BRIGADE_FIRST(bb);
-        *at_end = APR_BUCKET_IS_EOS(b);
+        d->at_end = APR_BUCKET_IS_EOS(b);
         if (!APR_BUCKET_IS_METADATA(b)
             && (rv = apr_bucket_read(b, &data, &n, APR_BLOCK_READ)) == APR_SUCCESS) {
-            rv = nssmtpd_spool_write(spool, data, n);
+            rv = write_lines(d, data, n);
         }
         apr_bucket_delete(b);
     }
@@ -78,23 +99,27 @@ static apr_status_t drain(request_rec *r, nssmtpd_spool_t *spool, apr_int64_t ma
 {
     enum { AT_ONCE = 64 * 1024, EMPTY_MAX = 1000 };
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
+    drain_t d = { .spool = spool };
     apr_status_t rv = APR_SUCCESS;
-    int at_end = 0, empty = 0;
+    smtp_span_t end;
+    int empty = 0;
 
-    while (rv == APR_SUCCESS && !at_end) {
+    smtp_lines_init(&d.lines);
+    while (rv == APR_SUCCESS && !d.at_end) {
         rv = ap_get_brigade(r->input_filters, bb, AP_MODE_READBYTES, APR_BLOCK_READ, AT_ONCE);
         if (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(bb) && ++empty > EMPTY_MAX) {
             rv = APR_EGENERAL;
         }
         if (rv == APR_SUCCESS) {
-            rv = take(spool, bb, &at_end);
+            rv = take(&d, bb);
         }
         if (rv == APR_SUCCESS && max && spool->length > max) {
             rv = APR_ENOSPC;
         }
         apr_brigade_cleanup(bb);
     }
-    return rv;
+    end = smtp_lines_end(&d.lines);
+    return rv == APR_SUCCESS && end.n ? nssmtpd_spool_write(spool, end.p, end.n) : rv;
 }
 
 /* The filtered message is the mail's now, its header is another. */
@@ -109,6 +134,7 @@ static void replace(nssmtpd_mail_t *mail, nssmtpd_spool_t *spool)
 static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
 {
     const nssmtpd_config_t *conf = mail->session->conf;
+    nssmtpd_script_t script = { .outcome = NULL }; /* a LuaInputFilter has a script's limits */
     nssmtpd_spool_t *spool;
     apr_status_t rv;
 
@@ -117,7 +143,9 @@ static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
     }
     spool = nssmtpd_spool_create(mail->t.r->pool, r->connection->bucket_alloc,
                                  conf->spool_directory, conf->spool_memory);
+    nssmtpd_script_enter(&script, mail->session, NSSMTPD_PHASE_DATA, r);
     rv = drain(r, spool, conf->max_message_size);
+    nssmtpd_script_leave();
     if (rv == APR_SUCCESS) {
         replace(mail, spool);
         return NULL;

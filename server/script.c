@@ -326,6 +326,25 @@ static void keep_tables(const nssmtpd_script_t *script)
     }
 }
 
+void nssmtpd_script_enter(nssmtpd_script_t *script, nssmtpd_session_t *session,
+                          nssmtpd_phase_e phase, request_rec *r)
+{
+    script->session = session;
+    script->call.r = r;
+    script->call.serial = (apr_uint64_t)apr_atomic_inc32(&calls) + 1;
+    script->call.phase = phase;
+    script->call.t = session->mail ? &session->mail->t : NULL;
+    script->call.line = r->the_request;
+    script->call.deadline = apr_time_now()
+                            + apr_time_from_sec(session->conf->timeout[NSSMTPD_TIMEOUT_SCRIPT]);
+    running = script;
+}
+
+void nssmtpd_script_leave(void)
+{
+    running = NULL;
+}
+
 static int handle(nssmtpd_script_t *script)
 {
     request_rec *r = script->call.r;
@@ -335,10 +354,9 @@ static int handle(nssmtpd_script_t *script)
         fill_headers(script);
     }
     set_output(script, r);
-    running = script;
     rc = ap_run_handler(r);
     ap_rflush(r); /* or what r:puts has said stays in httpd's own buffer */
-    running = NULL;
+    nssmtpd_script_leave();
     keep_tables(script);
     return rc;
 }
@@ -379,7 +397,7 @@ static int prepare(request_rec *r)
 static const smtp_reply_t *run(nssmtpd_session_t *session, nssmtpd_phase_e phase, request_rec *r,
                                const smtp_reply_t *outcome, apr_pool_t *p)
 {
-    nssmtpd_script_t script = { .session = session, .outcome = outcome };
+    nssmtpd_script_t script = { .outcome = outcome };
 
     if (!prepare(r)) {
         return without(outcome);
@@ -387,13 +405,7 @@ static const smtp_reply_t *run(nssmtpd_session_t *session, nssmtpd_phase_e phase
     if (!r->handler) {
         return outcome;
     }
-    script.call.r = r;
-    script.call.serial = (apr_uint64_t)apr_atomic_inc32(&calls) + 1;
-    script.call.phase = phase;
-    script.call.t = session->mail ? &session->mail->t : NULL;
-    script.call.line = r->the_request;
-    script.call.deadline = apr_time_now()
-                           + apr_time_from_sec(session->conf->timeout[NSSMTPD_TIMEOUT_SCRIPT]);
+    nssmtpd_script_enter(&script, session, phase, r);
     return judge(&script, handle(&script), p);
 }
 

@@ -23,6 +23,11 @@ typedef struct nssmtpd_script_t {
 /* The call that this thread runs, or NULL. */
 nssmtpd_script_t *nssmtpd_script_current(void);
 
+/* Makes script the call that this thread runs, about the phase of r, until it leaves it. */
+void nssmtpd_script_enter(nssmtpd_script_t *script, nssmtpd_session_t *session,
+                          nssmtpd_phase_e phase, request_rec *r);
+void nssmtpd_script_leave(void);
+
 /* 1 if something may handle the phase in this host. Cheap where nothing does. */
 int nssmtpd_script_is_configured(nssmtpd_session_t *session, nssmtpd_phase_e phase);
 
