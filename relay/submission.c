@@ -188,6 +188,13 @@ void nssmtpd_submission_mark(nssmtpd_submission_t *m, apr_pool_t *p,
     }
     scan_header(p, k.whole, mark_field, &k);
     add_piece(m, k.whole.p + k.kept, k.whole.n - k.kept);
+    if (found->subject && !k.has_subject) {
+        const apr_array_header_t *behind = m->pieces;
+
+        m->pieces = apr_array_make(p, 8, sizeof(smtp_span_t));
+        add_field(&k, "Subject", found->subject);
+        apr_array_cat(m->pieces, behind);
+    }
 }
 
 void nssmtpd_submission_give(const nssmtpd_submission_t *m, nssmtpd_transaction_t *t)
