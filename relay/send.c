@@ -263,7 +263,7 @@ static void send_group(sending_t *x, const group_t *group)
 {
     nssmtpd_transaction_t *t = begin(x, group);
     const int *members = (const int *)group->members->elts;
-    const smtp_reply_t *all = NULL, *last = NULL;
+    const smtp_reply_t *all = NULL, *last = smtp_reply(SMTP_REPLY_LOCAL_FAULT);
     int i;
 
     for (i = 0; i < group->members->nelts; i++) {
