@@ -54,6 +54,26 @@ static authn_status ask(const nssmtpd_config_t *conf, request_rec *r, const smtp
     return status;
 }
 
+/* Nobody's credentials are not asked for, but count as any wrong ones: a client that makes
+ * them up must wait, too. */
+static authn_status check(nssmtpd_session_t *session)
+{
+    const smtp_sasl_t *sasl = &session->dialogue.sasl;
+    authn_status status;
+    request_rec *r;
+
+    if (sasl->is_nobody) {
+        return AUTH_DENIED;
+    }
+    if (!(r = nssmtpd_phase_begin(session, NSSMTPD_PHASE_AUTH))) {
+        return AUTH_GENERAL_ERROR;
+    }
+    r->user = sasl->user;
+    status = ask(session->conf, r, sasl);
+    apr_pool_destroy(r->pool);
+    return status;
+}
+
 static const smtp_reply_t *refuse(nssmtpd_session_t *session, smtp_reply_e reply,
                                   const char *reason)
 {
@@ -65,21 +85,15 @@ static const smtp_reply_t *refuse(nssmtpd_session_t *session, smtp_reply_e reply
 const smtp_reply_t *nssmtpd_auth_check(nssmtpd_session_t *session)
 {
     const apr_sockaddr_t *client = session->c->client_addr;
-    const smtp_sasl_t *sasl = &session->dialogue.sasl;
-    authn_status status = AUTH_GENERAL_ERROR;
-    request_rec *r;
+    authn_status status;
 
     if (nssmtpd_state_is_delayed(client, apr_time_now())) {
         return refuse(session, SMTP_REPLY_AUTH_DELAYED, "too soon after a failure");
     }
-    if ((r = nssmtpd_phase_begin(session, NSSMTPD_PHASE_AUTH))) {
-        r->user = sasl->user;
-        status = ask(session->conf, r, sasl);
-        apr_pool_destroy(r->pool);
-    }
+    status = check(session);
     if (status == AUTH_GRANTED) {
         nssmtpd_state_forgive(client);
-        session->user = apr_pstrdup(session->c->pool, sasl->user);
+        session->user = apr_pstrdup(session->c->pool, session->dialogue.sasl.user);
         return NULL;
     }
     if (status == AUTH_GENERAL_ERROR) {

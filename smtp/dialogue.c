@@ -383,8 +383,7 @@ static void answer_starttls(smtp_dialogue_t *d, const smtp_reply_t *reply)
 
 static void answer_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
 {
-    smtp_sasl_end(&d->sasl);
-    reply = reply ? reply : smtp_reply(SMTP_REPLY_AUTHENTICATED);
+    reply = smtp_sasl_answer(&d->sasl, reply);
     d->authenticated = smtp_reply_is_positive(reply);
     put_auth(d, reply);
 }

@@ -37,7 +37,7 @@ typedef enum smtp_event_e {
     /* from here on smtp_dialogue_answer() is owed */
     SMTP_EVENT_HELO,    /* EHLO or HELO; d->argument is the name */
     SMTP_EVENT_STARTTLS, /* may TLS begin, behind a 220? */
-    SMTP_EVENT_AUTH,    /* d->sasl holds user and password */
+    SMTP_EVENT_AUTH,    /* d->sasl holds user and password, or nobody's */
     SMTP_EVENT_MAIL,    /* d->mail is set */
     SMTP_EVENT_RCPT,    /* d->address is set */
     SMTP_EVENT_DATA,    /* at least one recipient: may the message come? */

@@ -45,10 +45,8 @@ static const smtp_reply_t *take_plain(smtp_sasl_t *sasl, char *octets, apr_size_
     }
     user++;
     password++;
-    if (authzid && (authzid != (apr_size_t)(password - 1 - user)
-                    || memcmp(octets, user, authzid) != 0)) {
-        return smtp_reply(SMTP_REPLY_BAD_CREDENTIALS);
-    }
+    sasl->is_nobody = authzid && (authzid != (apr_size_t)(password - 1 - user)
+                                  || memcmp(octets, user, authzid) != 0);
     sasl->user = copy(user, password - 1 - user, ba, &sasl->user_size);
     sasl->password = copy(password, end - password, ba, &sasl->password_size);
     return NULL;
@@ -90,6 +88,7 @@ void smtp_sasl_end(smtp_sasl_t *sasl)
     wipe(&sasl->password, sasl->password_size);
     sasl->mechanism = NULL;
     sasl->step = 0;
+    sasl->is_nobody = 0;
 }
 
 static apr_size_t count_padding(smtp_span_t text)
@@ -152,7 +151,7 @@ static const smtp_reply_t *take(smtp_sasl_t *sasl, smtp_span_t text, apr_bucket_
     }
     if (sasl->user_size == 1 || sasl->password_size == 1 || sasl->user_size > CREDENTIAL_MAX
         || sasl->password_size > CREDENTIAL_MAX) { /* an empty password may mean "anonymous" */
-        return fail(sasl, SMTP_REPLY_BAD_CREDENTIALS);
+        sasl->is_nobody = 1;
     }
     return NULL;
 }
@@ -188,4 +187,14 @@ const smtp_reply_t *smtp_sasl_respond(smtp_sasl_t *sasl, smtp_span_t line, apr_b
         return fail(sasl, SMTP_REPLY_AUTH_CANCELLED);
     }
     return take(sasl, line, ba);
+}
+
+const smtp_reply_t *smtp_sasl_answer(smtp_sasl_t *sasl, const smtp_reply_t *answer)
+{
+    answer = answer ? answer : smtp_reply(SMTP_REPLY_AUTHENTICATED);
+    if (sasl->is_nobody && smtp_reply_is_positive(answer)) {
+        answer = smtp_reply(SMTP_REPLY_BAD_CREDENTIALS);
+    }
+    smtp_sasl_end(sasl);
+    return answer;
 }

@@ -142,7 +142,8 @@ static void check_event(session_t *s, smtp_event_e event)
         HOLDS(d->can_tls && !d->has_tls);
         break;
     case SMTP_EVENT_AUTH:
-        HOLDS(may_auth(d) && s->accepted < 0 && *d->sasl.user && *d->sasl.password);
+        HOLDS(may_auth(d) && s->accepted < 0);
+        HOLDS(d->sasl.is_nobody || (*d->sasl.user && *d->sasl.password));
         see(s, d->sasl.user, d->sasl.user_size);
         see(s, d->sasl.password, d->sasl.password_size);
         break;
@@ -213,12 +214,16 @@ static int count_replies(session_t *s, smtp_event_e event, const smtp_reply_t *r
 static void answer(session_t *s, smtp_event_e event)
 {
     const smtp_reply_t *reply = choose_answer(s);
+    int is_nobody = event == SMTP_EVENT_AUTH && s->d.sasl.is_nobody;
 
     check_replies(s, 0);
     check_event(s, event);
     see(s, (const char[]){ (char)event }, 1);
     HOLDS(smtp_dialogue_next(&s->d, &(const char *){ NULL }, NULL) == event); /* until answered */
     smtp_dialogue_answer(&s->d, reply);
+    if (is_nobody && (!reply || smtp_reply_is_positive(reply))) {
+        reply = smtp_reply(SMTP_REPLY_BAD_CREDENTIALS);
+    }
     if (event == SMTP_EVENT_STARTTLS && !reply) {
         see(s, "T", 1);
         s->d.last_code = 220;

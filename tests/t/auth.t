@@ -178,7 +178,7 @@ subtest 'the exchange' => sub {
         $got = answer($c, $_) for @lines;
         is $got, $reply, $what;
         $c->cmd('*') if $reply =~ /^334/;
-        is as($c, 'alice'), '235 2.7.0', "$what: and AUTH goes on";
+        is persist($c, 'AUTH PLAIN ' . plain('alice', $password{alice})), '235 2.7.0', "$what: and AUTH goes on";
     }
 };
 
@@ -277,22 +277,38 @@ subtest 'odd credentials' => sub {
         ['535 5.7.8', 'an empty user', "\0\0$pw"],
         ['535 5.7.8', 'nothing at all', "\0\0"],
         ['535 5.7.8', 'a password too long', "\0alice\0" . 'p' x 5000],
+        ['535 5.7.8', 'a user too long', "\0" . 'u' x 5000 . "\0$pw"],
     );
     my @login = (
         ['501 5.5.2', 'NUL behind the password', 'alice', "$pw\0x"],
         ['501 5.5.2', 'NUL behind the user', "alice\0x", $pw],
         ['535 5.7.8', 'an empty password of a user who has none', 'nobody', ''],
         ['535 5.7.8', 'an empty user', '', $pw],
+        ['535 5.7.8', 'a user too long', 'u' x 5000, $pw],
         ['535 5.7.8', 'PLAIN behind LOGIN', "\x01", "alice"],
     );
-    plan tests => @plain + @login;
+    plan tests => 3 * (@plain + @login);
+
+    # A refused pair is a failure of its address, whatever is wrong with it; a line that holds no pair
+    # is only an error.
+    my $check = sub {
+        my ($reply, $what, $try) = @_;
+        my $from = address();
+        is $try->(client('clear', local => $from)), $reply, $what;
+        my $failed = $reply =~ /^535/;
+        is as(client('clear', local => $from), 'alice'), $failed ? '454 4.7.0' : '235 2.7.0',
+            "$what: then the right one " . ($failed ? 'has to wait' : 'is taken');
+        my $line = qr/\[client \Q$from\E:\d+\] NS0025: denied: authentication failed$/m;
+        my $denied = () = $h->log('error.log') =~ /$line/g;
+        is $denied, $failed ? 1 : 0, "$what: " . ($failed ? 'a line in the log' : 'not in the log');
+    };
     for (@plain) {
         my ($reply, $what, $octets) = @$_;
-        is answer(client('clear'), 'AUTH PLAIN ' . b64($octets)), $reply, "PLAIN, $what";
+        $check->($reply, "PLAIN, $what", sub { answer($_[0], 'AUTH PLAIN ' . b64($octets)) });
     }
     for (@login) {
         my ($reply, $what, @pair) = @$_;
-        is login(client('clear'), @pair), $reply, "LOGIN, $what";
+        $check->($reply, "LOGIN, $what", sub { login($_[0], @pair) });
     }
 };
 

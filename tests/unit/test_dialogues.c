@@ -128,7 +128,7 @@ static void see_event(run_t *run, smtp_event_e event)
         add_string(&run->seen, "E: starttls");
         break;
     case SMTP_EVENT_AUTH:
-        see_span(run, "E: auth ", (smtp_span_t){ d->sasl.user, strlen(d->sasl.user) });
+        see_span(run, d->sasl.is_nobody ? "E: nobody " : "E: auth ", (smtp_span_t){ d->sasl.user, strlen(d->sasl.user) });
         see_span(run, " ", (smtp_span_t){ d->sasl.password, strlen(d->sasl.password) });
         break;
     case SMTP_EVENT_MAIL:

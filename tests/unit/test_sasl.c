@@ -24,11 +24,11 @@ static apr_bucket_alloc_t *ba;
 
 /* Exchanges */
 
-enum { DONE = 0, USER = 3341, PASSWORD = 3342, EMPTY = 3340 };
+enum { DONE = 0, NOBODY = 1, USER = 3341, PASSWORD = 3342, EMPTY = 3340 };
 
 typedef struct exchange_t {
     const char *lines[4];   /* arguments of AUTH, then responses; NULL ends them */
-    int ends;               /* DONE, a row of smtp_reply_e, or the challenge it stops at */
+    int ends;               /* DONE, NOBODY, a row of smtp_reply_e, or the challenge it stops at */
     const char *user, *password;
 } exchange_t;
 
@@ -46,9 +46,9 @@ static const exchange_t exchanges[] = {
     { { "PLAIN", "AMO8AP8=" }, DONE, "\xc3\xbc", "\xff" },
     /* authzid: the user's own name or none */
     { { "PLAIN dXNlcgB1c2VyAHBhc3M=" }, DONE, "user", "pass" },
-    { { "PLAIN cm9vdAB1c2VyAHBhc3M=" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },
-    { { "PLAIN dXNlAHVzZXIAcGFzcw==" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },  /* "use" */
-    { { "PLAIN dXNlcnMAdXNlcgBwYXNz" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },  /* "users" */
+    { { "PLAIN cm9vdAB1c2VyAHBhc3M=" }, NOBODY, "user", "pass" },
+    { { "PLAIN dXNlAHVzZXIAcGFzcw==" }, NOBODY, "user", "pass" },               /* "use" */
+    { { "PLAIN dXNlcnMAdXNlcgBwYXNz" }, NOBODY, "user", "pass" },               /* "users" */
     /* too few and too many NULs, empty parts */
     { { "PLAIN =" }, REFUSED(BAD_BASE64), NULL, NULL },
     { { "PLAIN", "" }, REFUSED(BAD_BASE64), NULL, NULL },
@@ -56,9 +56,9 @@ static const exchange_t exchanges[] = {
     { { "PLAIN dXNlcg==" }, REFUSED(BAD_BASE64), NULL, NULL },
     { { "PLAIN AHVzZXI=" }, REFUSED(BAD_BASE64), NULL, NULL },
     { { "PLAIN AA==" }, REFUSED(BAD_BASE64), NULL, NULL },
-    { { "PLAIN AAA=" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },
-    { { "PLAIN AHVzZXIA" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },       /* no password */
-    { { "PLAIN AABwYXNz" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },       /* no user */
+    { { "PLAIN AAA=" }, NOBODY, "", "" },
+    { { "PLAIN AHVzZXIA" }, NOBODY, "user", "" },                           /* no password */
+    { { "PLAIN AABwYXNz" }, NOBODY, "", "pass" },                           /* no user */
     { { "PLAIN AHUAcAAA" }, REFUSED(BAD_BASE64), NULL, NULL },
     /* what is no base64 */
     { { "PLAIN AHVzZXIAcGFzcw=" }, REFUSED(BAD_BASE64), NULL, NULL },
@@ -77,9 +77,9 @@ static const exchange_t exchanges[] = {
     { { "LOGIN dXNlcg==", "cGFzcw==" }, DONE, "user", "pass" },
     { { "login", "dXNlcg==", "Kg==" }, DONE, "user", "*" },
     { { "LOGIN =" }, PASSWORD, NULL, NULL },
-    { { "LOGIN =", "cGFzcw==" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },
-    { { "LOGIN", "", "cGFzcw==" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },
-    { { "LOGIN", "dXNlcg==", "" }, REFUSED(BAD_CREDENTIALS), NULL, NULL },
+    { { "LOGIN =", "cGFzcw==" }, NOBODY, "", "pass" },
+    { { "LOGIN", "", "cGFzcw==" }, NOBODY, "", "pass" },
+    { { "LOGIN", "dXNlcg==", "" }, NOBODY, "user", "" },
     { { "LOGIN", "dXNlcgA=" }, REFUSED(BAD_BASE64), NULL, NULL },         /* NUL in the user */
     { { "LOGIN", "dXNlcg==", "cGEAc3M=" }, REFUSED(BAD_BASE64), NULL, NULL },
     { { "LOGIN", "user?" }, REFUSED(BAD_BASE64), NULL, NULL },
@@ -122,8 +122,9 @@ static void check_end(const smtp_sasl_t *sasl, const smtp_reply_t *reply, const 
 {
     static const char *const challenges[] = { "", "VXNlcm5hbWU6", "UGFzc3dvcmQ6" };
 
-    if (row->ends == DONE) {
+    if (row->ends == DONE || row->ends == NOBODY) {
         assert_null(reply);
+        assert_int_equal(sasl->is_nobody, row->ends == NOBODY);
         assert_string_equal(sasl->user, row->user);
         assert_string_equal(sasl->password, row->password);
         return;
@@ -160,6 +161,7 @@ static void test_exchanges(void **state)
         smtp_sasl_end(&sasl);
         smtp_sasl_end(&sasl);
         assert_true(!sasl.mechanism && !sasl.user && !sasl.password && !sasl.step);
+        assert_false(sasl.is_nobody);
     }
 }
 
@@ -209,12 +211,8 @@ static void test_long(void **state)
         smtp_sasl_t sasl = { 0 };
         const smtp_reply_t *reply = say_long(&sasl, lengths[i].user, lengths[i].password);
 
-        if (!lengths[i].fits) {
-            assert_ptr_equal(reply, smtp_reply(SMTP_REPLY_BAD_CREDENTIALS));
-            assert_true(!sasl.user && !sasl.password);
-            continue;
-        }
         assert_null(reply);
+        assert_int_equal(sasl.is_nobody, !lengths[i].fits);
         assert_int_equal(strlen(sasl.user), lengths[i].user);
         assert_int_equal(strlen(sasl.password), lengths[i].password);
         smtp_sasl_end(&sasl);
