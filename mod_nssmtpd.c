@@ -1,6 +1,6 @@
 /* mod_nssmtpd: SMTP in httpd. The module record and its hooks, in the order in which they
  * run: the table of contents. Logic is in the folders: smtp/ the language, server/ the
- * server, relay/ where mail goes.
+ * server, relay/ where mail goes, filters/ who looks into it.
  */
 #include "mod_nssmtpd.h"
 
@@ -12,6 +12,7 @@
 #include <http_protocol.h>
 #include <mpm_common.h>
 
+#include "filters/builtin.h"
 #include "lua/binding.h"
 #include "relay/register.h"
 #include "relay/runtime.h"
@@ -46,6 +47,22 @@ static void register_deliveries(apr_pool_t *p)
     }
 }
 
+static void register_scanners(apr_pool_t *p)
+{
+    static const struct {
+        const char *name;
+        const nssmtpd_scanner_t *scanner;
+    } rows[] = {
+        { "clamd", &nssmtpd_clamd_scanner }
+    };
+    apr_size_t i;
+
+    for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        ap_register_provider(p, NSSMTPD_SCANNER_GROUP, rows[i].name, NSSMTPD_SCANNER_VERSION,
+                             rows[i].scanner);
+    }
+}
+
 static void register_hooks(apr_pool_t *p)
 {
     /* They would read or filter the client's octets as HTTP. */
@@ -63,6 +80,7 @@ static void register_hooks(apr_pool_t *p)
     static const char *const others[] = { "mod_lua.c", "mod_proxy.c", "mod_ssl.c", NULL };
 
     register_deliveries(p);
+    register_scanners(p);
     nssmtpd_script_register(p);
     nssmtpd_filter_register();
 
@@ -73,6 +91,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_runtime_child_init, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_init(nssmtpd_scanners_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, clock, APR_HOOK_FIRST);
 
     ap_hook_child_init(nssmtpd_init_child, others, NULL, APR_HOOK_LAST);

@@ -95,6 +95,19 @@ static int is_directory(const char *path, apr_pool_t *p)
     return apr_stat(&info, path, APR_FINFO_TYPE, p) == APR_SUCCESS && info.filetype == APR_DIR;
 }
 
+static int check_scanners(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *ptemp)
+{
+    const char *wrong = conf->scanners ? nssmtpd_scanners_configure(&conf->scanners, conf->server,
+                                                                    pconf, ptemp)
+                                       : NULL;
+
+    if (wrong) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG, 0, conf->server, "NS0084: SmtpdScanner %s", wrong);
+        return !OK;
+    }
+    return OK;
+}
+
 /* Root writes anywhere; what its children may, they say when they start. */
 static int is_writable(const char *path)
 {
@@ -124,6 +137,7 @@ int nssmtpd_check_server(nssmtpd_config_t *conf, apr_pool_t *pconf, apr_pool_t *
             rc = !OK;
         }
     }
+    rc |= check_scanners(conf, pconf, ptemp);
     if (check_tls(conf) != OK || nssmtpd_auth_check_config(conf) != OK) {
         rc = !OK;
     }

@@ -64,6 +64,7 @@ void *nssmtpd_config_merge(apr_pool_t *p, void *base, void *add)
     conf->auth_providers = inner->auth_providers ? inner->auth_providers : outer->auth_providers;
     conf->trusted = inner->trusted ? inner->trusted : outer->trusted;
     conf->name_servers = inner->name_servers ? inner->name_servers : outer->name_servers;
+    conf->scanners = inner->scanners ? inner->scanners : outer->scanners;
     return conf;
 }
 
@@ -186,6 +187,16 @@ nssmtpd_relay_tls_e nssmtpd_relay_tls(const server_rec *s)
 apr_int64_t nssmtpd_script_memory(const server_rec *s)
 {
     return nssmtpd_config(s)->script_memory;
+}
+
+nssmtpd_scanners_t *nssmtpd_scanners(const server_rec *s)
+{
+    return nssmtpd_config(s)->scanners;
+}
+
+apr_int64_t nssmtpd_max_message_size(const server_rec *s)
+{
+    return nssmtpd_config(s)->max_message_size;
 }
 
 apr_uint32_t nssmtpd_flags(const server_rec *s)

@@ -45,6 +45,7 @@ typedef struct nssmtpd_config_t {
     apr_array_header_t *auth_providers; /* of const char *: SmtpdAuthProvider */
     apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
     apr_array_header_t *name_servers; /* of const char *: SmtpdNameServer, see names.h */
+    nssmtpd_scanners_t *scanners;   /* SmtpdScanner */
     /* Made of them by nssmtpd_config_finish() */
     server_rec *server;
     int spool_configured;           /* spool_directory is the administrator's */

@@ -323,6 +323,14 @@ static const char *set_spool(cmd_parms *cmd, void *dconf, const char *arg)
     return set_words(cmd, dconf, arg);
 }
 
+static const char *add_scanner(cmd_parms *cmd, void *dconf, int argc, char *const argv[])
+{
+    const char *wrong = nssmtpd_scanners_add(cmd->pool, &conf_of(cmd)->scanners, argc, argv);
+
+    (void)dconf;
+    return wrong ? apr_pstrcat(cmd->pool, "SmtpdScanner: ", wrong, NULL) : NULL;
+}
+
 static const nssmtpd_number_t engine = { AT(engine), 0, 0, 1, 1 };
 static const nssmtpd_number_t auth_plaintext = { AT(auth_plaintext), 0, 0, 1, 0 };
 static const nssmtpd_number_t received = { AT(received), 1, 0, 1, 0 };
@@ -415,6 +423,8 @@ const command_rec nssmtpd_commands[] = {
                     "addresses of name servers, ip, ip:port or [ipv6]:port (resolv.conf)"),
     AP_INIT_TAKE1("SmtpdSendLog", set_send_log, NULL, RSRC_CONF,
                   "path, or \"|program\", for a line per mail that a script sends (none)"),
+    AP_INIT_TAKE_ARGV("SmtpdScanner", add_scanner, NULL, RSRC_CONF,
+                      "a scanner for spam or viruses: name [address] [key=value ..] (none)"),
     AP_INIT_FLAG("SmtpdReceived", set_flag, (void *)&received, RSRC_CONF,
                  "off: add no Received field (on)"),
     { NULL, { NULL }, NULL, 0, TAKE1, NULL }

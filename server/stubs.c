@@ -11,7 +11,3 @@ W apr_array_header_t *nssmtpd_sessions(apr_pool_t *p) { return apr_array_make(p,
 W void nssmtpd_count(nssmtpd_counter_e c, apr_uint64_t n) { (void)c, (void)n; }
 W apr_uint64_t nssmtpd_counter(nssmtpd_counter_e c) { (void)c; return 0; }
 W const char *nssmtpd_counter_name(nssmtpd_counter_e c) { (void)c; return ""; }
-W void nssmtpd_scan(const nssmtpd_scan_job_t *j, apr_uint32_t w, apr_uint32_t m, nssmtpd_scanned_t *r) { (void)j, (void)w, (void)m; *r = (nssmtpd_scanned_t){ 0 }; }
-W apr_uint32_t nssmtpd_scan_kinds(const server_rec *s) { (void)s; return 0; }
-W const char *nssmtpd_scan_version(server_rec *s, apr_uint32_t k, apr_pool_t *p, const char **why) { (void)s, (void)k, (void)p; *why = "stub"; return NULL; }
-W const char *nssmtpd_scan_train(const nssmtpd_scan_job_t *j, int i) { (void)j, (void)i; return "stub"; }

@@ -84,6 +84,11 @@ static const smtp_reply_t replies[SMTP_REPLY_COUNT] = {
     [SMTP_REPLY_DNS_FAULT_CLOSE] = { 421, "4.4.3", "DNS gives no answer; try again later" },
     [SMTP_REPLY_NO_RCPT_LEFT] = { 550, "5.7.1", "Refused for all recipients" },
     [SMTP_REPLY_LOOP] = { 554, "5.4.6", "Mail loop: too many Received fields" },
+    [SMTP_REPLY_VIRUS] = { 554, "5.7.1", "Message has a virus" },
+    [SMTP_REPLY_SPAM] = { 550, "5.7.1", "Message looks like spam" },
+    [SMTP_REPLY_TOO_BIG_TO_SCAN] = { 552, "5.3.4", "Message is too large to be scanned" },
+    [SMTP_REPLY_SCAN_LATER] = { 451, "4.7.1", "Not now; try again later" },
+    [SMTP_REPLY_SCAN_FAULT] = { 451, "4.7.1", "Message cannot be scanned now; try again later" },
     [SMTP_REPLY_LOCAL_FAULT] = { 451, "4.3.0", "Local fault; try again later" },
     [SMTP_REPLY_CLIENT_GONE] = { 451, "4.4.2", "Client left before the end; nothing was sent" },
 };
