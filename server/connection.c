@@ -12,13 +12,12 @@
 #include <poll.h>
 #include <util_filter.h>
 
+#include "server/input.h"
 #include "server/registry.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
 extern module AP_MODULE_DECLARE_DATA nssmtpd_module;
-
-#define READ_AT_ONCE (64 * 1024)
 
 /* Where pre_connection leaves the socket for the first process_connection. */
 typedef struct connection_t {
@@ -48,41 +47,7 @@ int nssmtpd_connection_is_clear(const conn_rec *c)
     return connection && (!connection->session || connection->session->tls == NSSMTPD_CLEAR);
 }
 
-/* Reading and writing */
-
-/* mod_ssl gives octets of its own buffer; ours must stay where they are until they are
- * taken, so such buckets are copied to the heap. */
-static apr_status_t keep_buckets(nssmtpd_session_t *session)
-{
-    apr_bucket *b;
-    apr_status_t rv = APR_SUCCESS;
-
-    for (b = APR_BRIGADE_FIRST(session->in);
-         rv == APR_SUCCESS && b != APR_BRIGADE_SENTINEL(session->in); b = APR_BUCKET_NEXT(b)) {
-        if (APR_BUCKET_IS_TRANSIENT(b)) {
-            rv = apr_bucket_setaside(b, session->c->pool);
-        }
-    }
-    return rv;
-}
-
-apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session)
-{
-    apr_status_t rv;
-
-    if (session->eof) {
-        return APR_EOF;
-    }
-    rv = ap_get_brigade(session->c->input_filters, session->in, AP_MODE_READBYTES,
-                        APR_NONBLOCK_READ, READ_AT_ONCE);
-    if (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(session->in)) {
-        return APR_EAGAIN; /* the core filter's way to say it */
-    }
-    if (APR_STATUS_IS_EAGAIN(rv)) {
-        return APR_EAGAIN;
-    }
-    return rv == APR_SUCCESS ? keep_buckets(session) : rv;
-}
+/* Writing */
 
 /* mod_ssl holds small writes back until a metadata bucket comes. A FLUSH would also make
  * the core filter block on a client that does not read; this one means nothing to it. */
@@ -241,11 +206,13 @@ static int drive(nssmtpd_session_t *session)
 
         if (wait == NSSMTPD_CLOSE) {
             nssmtpd_session_end(session);
+            nssmtpd_input_rest(session);
             if (session->c->cs) {
                 session->c->cs->state = CONN_STATE_LINGER;
             }
             return OK;
         }
+        nssmtpd_input_rest(session);
         if (!is_async) {
             wait_with_thread(session, wait);
         }
@@ -286,6 +253,7 @@ static apr_status_t leave_registry(void *session)
         return APR_SUCCESS;
     }
     nssmtpd_session_end(session);
+    nssmtpd_input_rest(session);
     nssmtpd_registry_remove(session);
     return APR_SUCCESS;
 }
@@ -342,6 +310,9 @@ void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
     child_ends = 0;
     apr_pool_pre_cleanup_register(pchild, NULL, note_end);
     rv = nssmtpd_registry_init(s->process->pool, threads, is_async);
+    if (rv == APR_SUCCESS) {
+        rv = nssmtpd_input_init(s->process->pool);
+    }
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "NS0009: cannot make the mutex of sessions");
     }

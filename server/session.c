@@ -12,6 +12,7 @@
 
 #include "server/answers.h"
 #include "server/connection.h"
+#include "server/input.h"
 #include "server/registry.h"
 #include "server/state.h"
 #include "server/tls.h"
@@ -147,7 +148,7 @@ int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
     if (!nssmtpd_connection_has_left(session, &was_reset)) {
         return 0;
     }
-    while (!was_reset && nssmtpd_connection_read(session) == APR_SUCCESS) {
+    while (!was_reset && nssmtpd_input_read(session) == APR_SUCCESS) {
         ; /* what came before the FIN */
     }
     if (was_reset || apr_brigade_pflatten(session->in, &rest, &n, t->r->pool) != APR_SUCCESS) {
@@ -182,6 +183,7 @@ static void drop_input(nssmtpd_session_t *session)
 {
     apr_brigade_cleanup(session->in);
     session->in_taken = 0;
+    session->drained = 0;
 }
 
 /* TLS begins, or goes on. Its handshake has the time of a command. */
