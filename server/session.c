@@ -167,6 +167,7 @@ static nssmtpd_wait_e step(nssmtpd_session_t *session)
 
     if (event != SMTP_EVENT_MORE && event != SMTP_EVENT_CONTENT && wait == NSSMTPD_GO_ON) {
         session->deadline = 0; /* a complete command: the next one has its own time */
+        nssmtpd_connection_moves_on(session);
     }
     if (session->mail && !nssmtpd_session_has_mail(session)
         && session->dialogue.event == SMTP_EVENT_MORE) {

@@ -47,6 +47,9 @@ struct nssmtpd_session_t {
     int bell;                    /* descriptor that tells it of a place; -1: none */
     int parked;                  /* its socket's own, while bell stands there; -1: it does not */
     int reads;                   /* since a thread took it up */
+    short patience;              /* stays its thread may make for it; below 0: commands until
+                                  * it may again */
+    short stays;                 /* that it made at a stretch */
     int slot;                    /* in the shared table */
     char *user;                  /* authenticated; NULL: nobody */
     unsigned trusted : 1;
