@@ -245,6 +245,9 @@ static int drive(nssmtpd_session_t *session)
         nssmtpd_wait_e wait = nssmtpd_session_run(session);
 
         if (wait == NSSMTPD_CLOSE) {
+            if (is_async && session->dialogue.last_code == 221) {
+                stay(session); /* who said QUIT closes now, and nothing is left to linger for */
+            }
             nssmtpd_session_end(session);
             nssmtpd_input_rest(session);
             if (session->c->cs) {
