@@ -7,9 +7,11 @@
 #include <ap_mpm.h>
 #include <apr_portable.h>
 #include <http_connection.h>
+#include <http_core.h>
 #include <http_log.h>
 #include <mod_core.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <util_filter.h>
 
 #include "server/input.h"
@@ -27,6 +29,7 @@ typedef struct connection_t {
 
 static int is_async;
 static volatile int child_ends;
+static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_out) *count_output;
 
 static connection_t *connection_of(const conn_rec *c)
 {
@@ -79,6 +82,35 @@ static void append_mark(apr_bucket_brigade *bb)
     APR_BRIGADE_INSERT_TAIL(bb, b);
 }
 
+/* In plaintext a batch of replies is one piece and mostly goes out in one: what does, needs no
+ * filter to put it aside. The rest stays for the filters. */
+static void send_at_once(nssmtpd_session_t *session)
+{
+    conn_rec *c = session->c;
+    apr_bucket *b = APR_BRIGADE_FIRST(session->out);
+    const char *data;
+    apr_os_sock_t fd;
+    apr_size_t n;
+    ssize_t sent;
+
+    if (c->data_in_output_filters || c->output_filters->frec != ap_core_output_filter_handle
+        || !APR_BUCKET_IS_HEAP(b) || apr_bucket_read(b, &data, &n, APR_BLOCK_READ) != APR_SUCCESS) {
+        return;
+    }
+    apr_os_sock_get(&fd, session->socket);
+    sent = send(fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent <= 0) {
+        return;
+    }
+    if (count_output) {
+        count_output(c, sent);
+    }
+    if ((apr_size_t)sent < n) {
+        apr_bucket_split(b, sent);
+    }
+    apr_bucket_delete(b);
+}
+
 static apr_status_t push_pending(conn_rec *c)
 {
     ap_filter_t *f = c->output_filters;
@@ -97,6 +129,9 @@ apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session)
     conn_rec *c = session->c;
     apr_status_t rv = APR_SUCCESS;
 
+    if (!APR_BRIGADE_EMPTY(session->out)) {
+        send_at_once(session);
+    }
     /* Then the core filter's own way to write what is pending, a NULL brigade. */
     if (!APR_BRIGADE_EMPTY(session->out)) {
         if (session->tls == NSSMTPD_SECURE) {
@@ -355,6 +390,7 @@ void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
     ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async);
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
     child_ends = 0;
+    count_output = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
     apr_pool_pre_cleanup_register(pchild, NULL, note_end);
     rv = nssmtpd_registry_init(s->process->pool, threads, is_async);
     if (rv == APR_SUCCESS) {
