@@ -7,6 +7,7 @@
 #include <apr_portable.h>
 #include <errno.h>
 #include <apr_strings.h>
+#include <http_core.h>
 #include <http_log.h>
 #include <http_protocol.h>
 #include <poll.h>
@@ -110,6 +111,52 @@ static int pass_raw(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
     return rv == APR_SUCCESS && n == 0;
 }
 
+static void drop_sent(apr_bucket_brigade *bb, apr_size_t sent)
+{
+    while (sent) {
+        apr_bucket *b = APR_BRIGADE_FIRST(bb);
+
+        if (b->length > sent) {
+            apr_bucket_split(b, sent);
+        }
+        sent -= b->length;
+        apr_bucket_delete(b);
+    }
+}
+
+/* What is in memory and goes out in one piece, as nearly all does, needs no filter to put it
+ * aside. 0: there is something left for the filters. */
+static int send_at_once(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
+{
+    enum { PIECES = 8 };
+    struct iovec pieces[PIECES];
+    struct msghdr message = { .msg_iov = pieces };
+    apr_os_sock_t fd;
+    apr_bucket *b;
+    ssize_t sent;
+
+    for (b = APR_BRIGADE_FIRST(bb); b != APR_BRIGADE_SENTINEL(bb); b = APR_BUCKET_NEXT(b)) {
+        struct iovec *piece = &pieces[message.msg_iovlen++];
+        const char *data;
+
+        if (message.msg_iovlen > PIECES || b->length == (apr_size_t)-1 || APR_BUCKET_IS_FILE(b)
+            || apr_bucket_read(b, &data, &piece->iov_len, APR_BLOCK_READ) != APR_SUCCESS) {
+            return 0;
+        }
+        piece->iov_base = (char *)data;
+    }
+    apr_os_sock_get(&fd, u->link->backend->sock);
+    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    drop_sent(bb, sent > 0 ? (apr_size_t)sent : 0);
+    return APR_BRIGADE_EMPTY(bb);
+}
+
+static int is_plain(const nssmtpd_upstream_t *u)
+{
+    return !u->link->backend->is_ssl
+           && u->link->backend->connection->output_filters->frec == ap_core_output_filter_handle;
+}
+
 int nssmtpd_upstream_pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
 {
     conn_rec *c = u->link->backend->connection;
@@ -120,6 +167,9 @@ int nssmtpd_upstream_pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
     }
     if (!c) {
         return pass_raw(u, bb);
+    }
+    if (is_plain(u) && send_at_once(u, bb)) {
+        return 1;
     }
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(bb->bucket_alloc));
     rv = ap_pass_brigade(c->output_filters, bb);
@@ -170,14 +220,23 @@ static apr_status_t fill_raw(nssmtpd_upstream_t *u)
     return apr_brigade_write(u->link->in, NULL, NULL, data, n);
 }
 
-/* The core's filter would look for more each time, and holds nothing, never being asked. */
+/* The core's filter would look for more each time, and holds nothing, never being asked. Nor
+ * is the reply there yet when we come to read it, so what waits comes first. */
 static apr_status_t fill_plain(nssmtpd_upstream_t *u)
 {
+    apr_os_sock_t fd;
     char data[2048];
-    apr_size_t n = sizeof(data);
-    apr_status_t rv = apr_socket_recv(u->link->backend->sock, data, &n);
+    ssize_t n;
 
-    return n ? apr_brigade_write(u->link->in, NULL, NULL, data, n) : rv;
+    apr_os_sock_get(&fd, u->link->backend->sock);
+    if (poll(&(struct pollfd){ fd, POLLIN, 0 }, 1, milliseconds_left(u)) == 0) {
+        return APR_TIMEUP;
+    }
+    n = recv(fd, data, sizeof(data), MSG_DONTWAIT);
+    if (n <= 0) {
+        return n == 0 ? APR_EOF : APR_FROM_OS_ERROR(errno);
+    }
+    return apr_brigade_write(u->link->in, NULL, NULL, data, n);
 }
 
 static apr_status_t fill(nssmtpd_upstream_t *u)

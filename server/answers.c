@@ -9,6 +9,7 @@
 
 #include "server/auth.h"
 #include "server/connection.h"
+#include "server/input.h"
 #include "server/phase.h"
 #include "server/names.h"
 #include "server/registry.h"
@@ -86,10 +87,14 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
     if (wait != NSSMTPD_GO_ON) {
         return wait;
     }
+    if (session->drained) {
+        session->drained = 0;
+        return nssmtpd_answers_wait(session);
+    }
     if (++session->reads > READS_A_TURN) {
         return give_way(session);
     }
-    rv = nssmtpd_connection_read(session);
+    rv = nssmtpd_input_read(session);
     if (rv == APR_EAGAIN) {
         return nssmtpd_answers_wait(session);
     }
@@ -120,7 +125,7 @@ static int has_more_input(nssmtpd_session_t *session)
 {
     apr_off_t n = 0;
 
-    nssmtpd_connection_read(session);
+    nssmtpd_input_read(session);
     apr_brigade_length(session->in, 1, &n);
     return n > (apr_off_t)session->in_taken;
 }

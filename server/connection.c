@@ -7,18 +7,19 @@
 #include <ap_mpm.h>
 #include <apr_portable.h>
 #include <http_connection.h>
+#include <http_core.h>
 #include <http_log.h>
 #include <mod_core.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <util_filter.h>
 
+#include "server/input.h"
 #include "server/registry.h"
 
 APLOG_USE_MODULE(nssmtpd);
 
 extern module AP_MODULE_DECLARE_DATA nssmtpd_module;
-
-#define READ_AT_ONCE (64 * 1024)
 
 /* Where pre_connection leaves the socket for the first process_connection. */
 typedef struct connection_t {
@@ -28,6 +29,7 @@ typedef struct connection_t {
 
 static int is_async;
 static volatile int child_ends;
+static APR_OPTIONAL_FN_TYPE(ap_logio_add_bytes_out) *count_output;
 
 static connection_t *connection_of(const conn_rec *c)
 {
@@ -48,41 +50,7 @@ int nssmtpd_connection_is_clear(const conn_rec *c)
     return connection && (!connection->session || connection->session->tls == NSSMTPD_CLEAR);
 }
 
-/* Reading and writing */
-
-/* mod_ssl gives octets of its own buffer; ours must stay where they are until they are
- * taken, so such buckets are copied to the heap. */
-static apr_status_t keep_buckets(nssmtpd_session_t *session)
-{
-    apr_bucket *b;
-    apr_status_t rv = APR_SUCCESS;
-
-    for (b = APR_BRIGADE_FIRST(session->in);
-         rv == APR_SUCCESS && b != APR_BRIGADE_SENTINEL(session->in); b = APR_BUCKET_NEXT(b)) {
-        if (APR_BUCKET_IS_TRANSIENT(b)) {
-            rv = apr_bucket_setaside(b, session->c->pool);
-        }
-    }
-    return rv;
-}
-
-apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session)
-{
-    apr_status_t rv;
-
-    if (session->eof) {
-        return APR_EOF;
-    }
-    rv = ap_get_brigade(session->c->input_filters, session->in, AP_MODE_READBYTES,
-                        APR_NONBLOCK_READ, READ_AT_ONCE);
-    if (rv == APR_SUCCESS && APR_BRIGADE_EMPTY(session->in)) {
-        return APR_EAGAIN; /* the core filter's way to say it */
-    }
-    if (APR_STATUS_IS_EAGAIN(rv)) {
-        return APR_EAGAIN;
-    }
-    return rv == APR_SUCCESS ? keep_buckets(session) : rv;
-}
+/* Writing */
 
 /* mod_ssl holds small writes back until a metadata bucket comes. A FLUSH would also make
  * the core filter block on a client that does not read; this one means nothing to it. */
@@ -114,6 +82,35 @@ static void append_mark(apr_bucket_brigade *bb)
     APR_BRIGADE_INSERT_TAIL(bb, b);
 }
 
+/* In plaintext a batch of replies is one piece and mostly goes out in one: what does, needs no
+ * filter to put it aside. The rest stays for the filters. */
+static void send_at_once(nssmtpd_session_t *session)
+{
+    conn_rec *c = session->c;
+    apr_bucket *b = APR_BRIGADE_FIRST(session->out);
+    const char *data;
+    apr_os_sock_t fd;
+    apr_size_t n;
+    ssize_t sent;
+
+    if (c->data_in_output_filters || c->output_filters->frec != ap_core_output_filter_handle
+        || !APR_BUCKET_IS_HEAP(b) || apr_bucket_read(b, &data, &n, APR_BLOCK_READ) != APR_SUCCESS) {
+        return;
+    }
+    apr_os_sock_get(&fd, session->socket);
+    sent = send(fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent <= 0) {
+        return;
+    }
+    if (count_output) {
+        count_output(c, sent);
+    }
+    if ((apr_size_t)sent < n) {
+        apr_bucket_split(b, sent);
+    }
+    apr_bucket_delete(b);
+}
+
 static apr_status_t push_pending(conn_rec *c)
 {
     ap_filter_t *f = c->output_filters;
@@ -132,6 +129,9 @@ apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session)
     conn_rec *c = session->c;
     apr_status_t rv = APR_SUCCESS;
 
+    if (!APR_BRIGADE_EMPTY(session->out)) {
+        send_at_once(session);
+    }
     /* Then the core filter's own way to write what is pending, a NULL brigade. */
     if (!APR_BRIGADE_EMPTY(session->out)) {
         if (session->tls == NSSMTPD_SECURE) {
@@ -194,6 +194,46 @@ static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
     nssmtpd_registry_resume(session);
 }
 
+/* The way through the MPM and back costs more than a short command. So a thread stays for the
+ * next one while the session goes on as quickly as a near and busy client makes it go, and
+ * threads are plenty. STAY_MS is beyond the kernel's tick: a timer before that costs more. */
+#define STAY_MS 20
+#define QUICK apr_time_from_msec(5)
+#define STAYS_A_COMMAND 4
+#define STAYS_A_TURN 100
+#define COMMANDS_OF_A_SLOW_CLIENT 16
+
+/* 1: the client has sent more. */
+static int stay(nssmtpd_session_t *session)
+{
+    apr_time_t start = apr_time_now();
+    short revents;
+    int rc = 1;
+
+    if (session->patience <= 0) {
+        return 0;
+    }
+    if (++session->stays > STAYS_A_TURN || !nssmtpd_registry_stay()) {
+        session->stays = 0;
+        return 0;
+    }
+    if (nssmtpd_registry_wait(session)) {
+        rc = poll_socket(session->socket, POLLIN, STAY_MS, &revents);
+    }
+    nssmtpd_registry_resume(session);
+    nssmtpd_registry_stay_no_longer();
+    session->patience--;
+    if (rc <= 0 || apr_time_now() - start > QUICK) {
+        session->patience = -COMMANDS_OF_A_SLOW_CLIENT;
+    }
+    return rc > 0;
+}
+
+void nssmtpd_connection_moves_on(nssmtpd_session_t *session)
+{
+    session->patience = session->patience < 0 ? session->patience + 1 : STAYS_A_COMMAND;
+}
+
 /* The MPM polls a connection's socket and nothing else. For who waits for a place, its bell
  * stands in the socket's place until it rings. */
 static void park(nssmtpd_session_t *session)
@@ -240,12 +280,20 @@ static int drive(nssmtpd_session_t *session)
         nssmtpd_wait_e wait = nssmtpd_session_run(session);
 
         if (wait == NSSMTPD_CLOSE) {
+            if (is_async && session->dialogue.last_code == 221) {
+                stay(session); /* who said QUIT closes now, and nothing is left to linger for */
+            }
             nssmtpd_session_end(session);
+            nssmtpd_input_rest(session);
             if (session->c->cs) {
                 session->c->cs->state = CONN_STATE_LINGER;
             }
             return OK;
         }
+        if (is_async && wait == NSSMTPD_WAIT_READ && stay(session)) {
+            continue;
+        }
+        nssmtpd_input_rest(session);
         if (!is_async) {
             wait_with_thread(session, wait);
         }
@@ -286,6 +334,7 @@ static apr_status_t leave_registry(void *session)
         return APR_SUCCESS;
     }
     nssmtpd_session_end(session);
+    nssmtpd_input_rest(session);
     nssmtpd_registry_remove(session);
     return APR_SUCCESS;
 }
@@ -301,6 +350,7 @@ int nssmtpd_connection_process(conn_rec *c)
         connection->session = nssmtpd_session_create(c, connection->socket,
                                                      nssmtpd_config(c->base_server));
         nssmtpd_registry_add(connection->session);
+        connection->session->patience = STAYS_A_COMMAND;
         apr_pool_pre_cleanup_register(c->pool, connection->session, leave_registry);
     }
     else {
@@ -340,8 +390,12 @@ void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
     ap_mpm_query(AP_MPMQ_IS_ASYNC, &is_async);
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
     child_ends = 0;
+    count_output = APR_RETRIEVE_OPTIONAL_FN(ap_logio_add_bytes_out);
     apr_pool_pre_cleanup_register(pchild, NULL, note_end);
     rv = nssmtpd_registry_init(s->process->pool, threads, is_async);
+    if (rv == APR_SUCCESS) {
+        rv = nssmtpd_input_init(s->process->pool);
+    }
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "NS0009: cannot make the mutex of sessions");
     }

@@ -19,13 +19,12 @@ nssmtpd_session_t *nssmtpd_connection_session(const conn_rec *c);
 /* 1 if this is an SMTP connection that TLS has not begun on. */
 int nssmtpd_connection_is_clear(const conn_rec *c);
 
-/* Appends what the client sent to session->in. APR_SUCCESS: something; APR_EAGAIN:
- * nothing now; anything else: nothing any more. */
-apr_status_t nssmtpd_connection_read(nssmtpd_session_t *session);
-
 /* Passes session->out on, the only way anything is written to a client. APR_SUCCESS: all
  * is written; APR_EAGAIN: the client does not take it now; else it is gone. */
 apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session);
+
+/* A command was complete: a thread may stay for the next one. */
+void nssmtpd_connection_moves_on(nssmtpd_session_t *session);
 
 /* 1 if the client's end is closed: reset, or no more to come. Looks, does not read. */
 int nssmtpd_connection_has_left(nssmtpd_session_t *session, int *was_reset);

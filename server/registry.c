@@ -15,7 +15,8 @@
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static nssmtpd_session_t *first, *last; /* of the queue for a place */
-static int threads_per_child, is_async, busy;
+static int threads_per_child, is_async;
+static apr_uint32_t busy, staying;
 static volatile apr_uint32_t stopping;
 
 apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
@@ -24,7 +25,7 @@ apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
     first = last = NULL;
     threads_per_child = threads;
     is_async = async;
-    stopping = busy = 0;
+    stopping = busy = staying = 0;
     return apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p);
 }
 
@@ -190,6 +191,11 @@ static void enqueue(nssmtpd_session_t *session)
     session->in_queue = 1;
 }
 
+static apr_uint32_t most_threads(void)
+{
+    return (threads_per_child * 3 + 3) / 4;
+}
+
 int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
 {
     int rc = -1;
@@ -197,11 +203,11 @@ int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
     if (!is_async) {
         return 1; /* each session has its thread anyway */
     }
-    max = max > 0 ? max : (threads_per_child * 3 + 3) / 4;
+    max = max > 0 ? max : most_threads();
     apr_thread_mutex_lock(mutex);
     if (!session->has_place && busy < max && !first) {
         session->has_place = 1;
-        busy++;
+        apr_atomic_inc32(&busy);
     }
     if (session->has_place) {
         drop_bell(session);
@@ -221,7 +227,7 @@ static void hand_on(void)
     nssmtpd_session_t *next = first;
 
     if (!next) {
-        busy--;
+        apr_atomic_dec32(&busy);
         return;
     }
     leave_queue(next);
@@ -244,4 +250,19 @@ void nssmtpd_registry_give_place(nssmtpd_session_t *session)
     }
     drop_bell(session);
     apr_thread_mutex_unlock(mutex);
+}
+
+/* The sum may be past the limit for a moment: it is no place that somebody could keep. */
+int nssmtpd_registry_stay(void)
+{
+    if (apr_atomic_inc32(&staying) + apr_atomic_read32(&busy) < most_threads()) {
+        return 1;
+    }
+    nssmtpd_registry_stay_no_longer();
+    return 0;
+}
+
+void nssmtpd_registry_stay_no_longer(void)
+{
+    apr_atomic_dec32(&staying);
 }

@@ -41,4 +41,9 @@ int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max);
 /* Gives up a place, or the wish for one; the next in the queue gets it. */
 void nssmtpd_registry_give_place(nssmtpd_session_t *session);
 
+/* 1: a thread may stay for a session's next command, for milliseconds, since no more than
+ * three quarters of them are in long work or stay so; it says when it no longer does. */
+int nssmtpd_registry_stay(void);
+void nssmtpd_registry_stay_no_longer(void);
+
 #endif

@@ -12,6 +12,7 @@
 
 #include "server/answers.h"
 #include "server/connection.h"
+#include "server/input.h"
 #include "server/registry.h"
 #include "server/state.h"
 #include "server/tls.h"
@@ -170,7 +171,7 @@ int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
     if (!session || !nssmtpd_connection_has_left(session, &was_reset)) {
         return 0;
     }
-    while (!was_reset && nssmtpd_connection_read(session) == APR_SUCCESS) {
+    while (!was_reset && nssmtpd_input_read(session) == APR_SUCCESS) {
         ; /* what came before the FIN */
     }
     if (was_reset || apr_brigade_pflatten(session->in, &rest, &n, t->r->pool) != APR_SUCCESS) {
@@ -189,6 +190,7 @@ static nssmtpd_wait_e step(nssmtpd_session_t *session)
 
     if (event != SMTP_EVENT_MORE && event != SMTP_EVENT_CONTENT && wait == NSSMTPD_GO_ON) {
         session->deadline = 0; /* a complete command: the next one has its own time */
+        nssmtpd_connection_moves_on(session);
     }
     if (session->mail && !nssmtpd_session_has_mail(session)
         && session->dialogue.event == SMTP_EVENT_MORE) {
@@ -205,6 +207,7 @@ static void drop_input(nssmtpd_session_t *session)
 {
     apr_brigade_cleanup(session->in);
     session->in_taken = 0;
+    session->drained = 0;
 }
 
 /* TLS begins, or goes on. Its handshake has the time of a command. */

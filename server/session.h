@@ -40,12 +40,16 @@ struct nssmtpd_session_t {
     nssmtpd_mail_t *mail;        /* exactly while the dialogue has a transaction */
     apr_bucket_brigade *in;      /* read, not yet taken */
     apr_size_t in_taken;         /* of its first bucket */
+    char *buffer;                /* what in's octets may lie in; NULL: none taken */
     apr_bucket_brigade *out;     /* replies, not yet passed on */
     apr_time_t deadline;         /* of what is waited for; 0: none set */
     apr_time_t queued;           /* since when it waits for a place; 0: it does not */
     int bell;                    /* descriptor that tells it of a place; -1: none */
     int parked;                  /* its socket's own, while bell stands there; -1: it does not */
     int reads;                   /* since a thread took it up */
+    short patience;              /* stays its thread may make for it; below 0: commands until
+                                  * it may again */
+    short stays;                 /* that it made at a stretch */
     int slot;                    /* in the shared table */
     char *user;                  /* authenticated; NULL: nobody */
     apr_uint32_t flags;          /* of NSSMTPD_FLAG_..; LOCAL: trusted with any recipient */
@@ -55,6 +59,8 @@ struct nssmtpd_session_t {
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
     unsigned has_place : 1;      /* registry's */
     unsigned in_queue : 1;       /* registry's */
+    unsigned by_filters : 1;     /* input came, or comes, through more than the core's filter */
+    unsigned drained : 1;        /* the last read took all there was */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
     apr_uint32_t waiting;        /* registry's: no thread works for it; atomic */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */

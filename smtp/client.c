@@ -34,13 +34,21 @@ const smtp_step_t *smtp_step(smtp_step_e step)
 
 void smtp_client_put(apr_bucket_brigade *bb, smtp_step_e step, const char *arg)
 {
-    apr_brigade_printf(bb, NULL, NULL, steps[step].command, arg);
+    const char *command = steps[step].command, *at = arg ? strstr(command, "%s") : NULL;
+
+    if (!at) {
+        apr_brigade_puts(bb, NULL, NULL, command);
+        return;
+    }
+    apr_brigade_write(bb, NULL, NULL, command, at - command);
+    apr_brigade_puts(bb, NULL, NULL, arg);
+    apr_brigade_puts(bb, NULL, NULL, at + 2);
 }
 
 void smtp_client_put_mail(const smtp_client_t *cl, apr_bucket_brigade *bb, const char *from,
                           apr_int64_t size, int body_8bit)
 {
-    apr_brigade_printf(bb, NULL, NULL, "MAIL FROM:<%s>", from);
+    apr_brigade_putstrs(bb, NULL, NULL, "MAIL FROM:<", from, ">", NULL);
     if (size >= 0 && (cl->capabilities & SMTP_CAN_SIZE)) {
         apr_brigade_printf(bb, NULL, NULL, " SIZE=%" APR_INT64_T_FMT, size);
     }

@@ -106,16 +106,29 @@ const smtp_reply_t *smtp_reply_reword(apr_pool_t *p, smtp_reply_e id, const char
     return reply;
 }
 
+static char *append(char *at, const char *end, const char *text, apr_size_t n)
+{
+    n = n > (apr_size_t)(end - at) ? (apr_size_t)(end - at) : n;
+    memcpy(at, text, n);
+    return at + n;
+}
+
+/* No printf: each command has a reply, and this is most of what it costs to make it. */
 static void put_line(apr_bucket_brigade *bb, const smtp_reply_t *reply, smtp_span_t text, int last)
 {
     char line[SMTP_REPLY_LINE_MAX];
-    apr_size_t room = sizeof(line) - 1; /* apr_snprintf's NUL stands where CRLF comes */
-    apr_size_t n = apr_snprintf(line, room, "%03d%c%s%s%.*s", reply->code, last ? ' ' : '-',
-                                reply->enhanced, *reply->enhanced && text.n ? " " : "",
-                                (int)(text.n > room ? room : text.n), text.p);
+    const char *end = line + sizeof(line) - 2;
+    char *at = line;
 
-    memcpy(line + n, "\r\n", 2);
-    apr_brigade_write(bb, NULL, NULL, line, n + 2);
+    *at++ = (char)('0' + reply->code / 100);
+    *at++ = (char)('0' + reply->code / 10 % 10);
+    *at++ = (char)('0' + reply->code % 10);
+    *at++ = last ? ' ' : '-';
+    at = append(at, end, reply->enhanced, strlen(reply->enhanced));
+    at = append(at, end, " ", *reply->enhanced && text.n);
+    at = append(at, end, text.p, text.n);
+    at = append(at, end + 2, "\r\n", 2);
+    apr_brigade_write(bb, NULL, NULL, line, at - line);
 }
 
 void smtp_reply_put(apr_bucket_brigade *bb, const smtp_reply_t *reply)
