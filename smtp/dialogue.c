@@ -152,7 +152,8 @@ static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
     }
     d->argument = cmd.args;
     if (!(d->verb = smtp_verbs_find(cmd.verb))) {
-        return smtp_reply(SMTP_REPLY_UNKNOWN_COMMAND);
+        return smtp_reply(d->state == SMTP_STATE_BARRED ? SMTP_REPLY_BARRED
+                                                        : SMTP_REPLY_UNKNOWN_COMMAND);
     }
     if (d->need_tls && !d->has_tls && !(d->verb->flags & SMTP_VERB_CLEAR)) {
         return smtp_reply(SMTP_REPLY_NEED_TLS);
