@@ -20,6 +20,7 @@
 #include "server/config.h"
 #include "server/connection.h"
 #include "server/directives.h"
+#include "server/failure.h"
 #include "server/filter.h"
 #include "server/init.h"
 #include "server/script.h"
@@ -105,7 +106,8 @@ static void register_hooks(apr_pool_t *p)
 
     /* A phase's script runs; a web page does not */
     ap_hook_handler(nssmtpd_script_refuse_http, NULL, NULL, APR_HOOK_REALLY_FIRST);
-    ap_hook_error_log(nssmtpd_script_error_log, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(nssmtpd_script_take_declined, NULL, NULL, APR_HOOK_LAST);
+    ap_hook_error_log(nssmtpd_failure_watch_log, NULL, NULL, APR_HOOK_MIDDLE);
 
     /* Any script is about to run. REALLY_FIRST, mod_lua pushes the request. */
     APR_OPTIONAL_HOOK(ap_lua, lua_request, nssmtpd_binding_request, NULL, NULL, APR_HOOK_MIDDLE);

@@ -1,10 +1,11 @@
 /* Runs the handler of a phase as httpd would, on a short request of its own whose output is
- * caught, and judges what it says. Any handler will do; mod_lua's is the usual one, and how
- * it fails is known here. DESIGN: order and limits of what a script can decide.
+ * caught, and judges what it says. Any handler will do; mod_lua's is the usual one. How it
+ * fails is failure.c's, what it may do meanwhile envelope.c's and fields.c's.
  */
 #include "server/script.h"
 
 #include <apr_atomic.h>
+#include <apr_lib.h>
 #include <apr_strings.h>
 #include <http_config.h>
 #include <http_core.h>
@@ -13,6 +14,7 @@
 #include <http_request.h>
 #include <util_filter.h>
 
+#include "server/failure.h"
 #include "server/memo.h"
 #include "server/phase.h"
 #include "server/transaction.h"
@@ -70,10 +72,10 @@ static void set_output(nssmtpd_script_t *script, request_rec *r)
     script->printed = apr_brigade_create(r->pool, r->connection->bucket_alloc);
 }
 
-const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_size_t n)
+static const char *parse_said(nssmtpd_script_t *script, const char *text, apr_size_t n)
 {
-    nssmtpd_script_t *script = (nssmtpd_script_t *)call;
-    smtp_reply_t *reply = apr_pcalloc(call->r->pool, sizeof(*reply));
+    apr_pool_t *p = script->call.r->pool;
+    smtp_reply_t *reply = apr_pcalloc(p, sizeof(*reply));
 
     if (n > 1 && memcmp(text + n - 2, "\r\n", 2) == 0) {
         n -= 2;
@@ -81,11 +83,26 @@ const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_s
     if (memchr(text, '\r', n) || memchr(text, '\n', n) || memchr(text, '\0', n)) {
         return "a reply is one line, without CR, LF or NUL";
     }
-    if (smtp_reply_parse(call->r->pool, (smtp_span_t){ text, n }, reply) != SMTP_OK) {
+    if (smtp_reply_parse(p, (smtp_span_t){ text, n }, reply) != SMTP_OK) {
         return "a reply begins with a code, such as \"550 5.7.1 No\"";
     }
     script->said = reply;
     return NULL;
+}
+
+/* A script that does not look at what setreply returns must not let pass what it refused. */
+const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_size_t n)
+{
+    nssmtpd_script_t *script = (nssmtpd_script_t *)call;
+
+    script->wrong = parse_said(script, text, n);
+    return script->wrong;
+}
+
+static int is_code(const char *text, apr_size_t n)
+{
+    return n >= 3 && apr_isdigit(text[0]) && apr_isdigit(text[1]) && apr_isdigit(text[2])
+           && (n == 3 || strchr(" -\r\n", text[3]));
 }
 
 /* What was printed is the reply if it begins as one. */
@@ -103,121 +120,11 @@ static const smtp_reply_t *printed_reply(nssmtpd_script_t *script)
         text.n--;
     }
     text.p = printed;
-    return smtp_reply_parse(r->pool, text, reply) == SMTP_OK ? reply : NULL;
-}
-
-/* How it fails */
-
-/* mod_lua prints its error as HTML: "<h3>Error!</h3>\n<pre>text</pre>". */
-static const char *lua_error(nssmtpd_script_t *script)
-{
-    static const struct {
-        const char *entity;
-        char octet;
-    } rows[] = { { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&amp;", '&' } };
-    const char *at, *end;
-    char *page, *out, *text;
-    apr_size_t n, i;
-
-    if (apr_brigade_pflatten(script->printed, &page, &n, script->call.r->pool) != APR_SUCCESS) {
-        return NULL;
+    if (smtp_reply_parse(r->pool, text, reply) == SMTP_OK) {
+        return reply;
     }
-    page = apr_pstrmemdup(script->call.r->pool, page, n);
-    if (!(at = strstr(page, "<h3>Error!</h3>")) || !(at = strstr(at, "<pre>"))) {
-        return NULL;
-    }
-    at += strlen("<pre>");
-    end = strstr(at, "</pre>");
-    out = text = apr_pstrdup(script->call.r->pool, at);
-    for (end = end ? end : at + strlen(at); at < end; at += n) {
-        n = 1;
-        *out = *at;
-        for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-            if (strncmp(at, rows[i].entity, strlen(rows[i].entity)) == 0) {
-                *out = rows[i].octet;
-                n = strlen(rows[i].entity);
-            }
-        }
-        out++;
-    }
-    *out = '\0';
-    return text;
-}
-
-static void log_failure(nssmtpd_script_t *script, const char *reason)
-{
-    request_rec *r = script->call.r;
-    const char *id = script->call.t ? script->call.t->id : r->useragent_ip;
-
-    nssmtpd_count(NSSMTPD_COUNT_SCRIPT_FAILED, 1);
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "NS0057: %s: %s has failed: %s%s", id, r->uri,
-                  reason, strstr(reason, "not enough memory") ? " (SmtpdScriptMemory)" : "");
-}
-
-/* The file that a line of mod_lua's is about, between two pieces of it. */
-static const char *file_in(const char *text, const char *before, const char *behind, apr_pool_t *p)
-{
-    const char *start = strstr(text, before), *end;
-
-    if (!start) {
-        return NULL;
-    }
-    start += strlen(before);
-    end = strstr(start, behind);
-    return end ? apr_pstrmemdup(p, start, end - start) : NULL;
-}
-
-/* mod_lua answers 500 for a script that does not load and for one that has no function of
- * the phase's name; only its log line tells them apart. */
-void nssmtpd_script_error_log(const ap_errorlog_info *info, const char *text)
-{
-    nssmtpd_script_t *script = running;
-    const char *file;
-
-    (void)info;
-    if (!script) {
-        return;
-    }
-    if (strstr(text, "AH02331") && (file = file_in(text, "' in ", " (not", script->call.r->pool))) {
-        script->is_missing = 1;
-        if (nssmtpd_phase_state(script->session, script->call.phase).is_plain) {
-            nssmtpd_memo_set_missing(script->session->conf->memo, script->call.phase, file);
-        }
-    }
-    else if ((file = file_in(text, "Error loading ", ": ", script->call.r->pool))) {
-        script->is_broken = 1;
-        nssmtpd_memo_set_broken(script->session->conf->memo, script->call.phase, file,
-                                script->call.r);
-    }
-}
-
-/* NULL: it has run to its end. *is_silent: there was nothing to run. */
-static const char *failure_of(nssmtpd_script_t *script, int rc, int *is_silent)
-{
-    request_rec *r = script->call.r;
-    int is_lua = strcmp(r->handler, "lua-map-handler") == 0;
-    int is_unhandled = rc == DECLINED || rc == HTTP_NOT_FOUND || rc == HTTP_METHOD_NOT_ALLOWED
-                       || rc == HTTP_NOT_IMPLEMENTED;
-    const char *message;
-
-    *is_silent = script->is_missing && !script->is_broken;
-    if (*is_silent) {
-        return NULL;
-    }
-    if (script->is_broken) {
-        return "the script cannot be loaded; the line before says why";
-    }
-    if (is_unhandled && r->status == HTTP_OK) {
-        *is_silent = is_lua; /* apache2.DECLINED */
-        return is_lua ? NULL : apr_psprintf(r->pool, "nothing serves its handler %s", r->handler);
-    }
-    if (rc < HTTP_BAD_REQUEST && r->status < HTTP_BAD_REQUEST) {
-        return NULL;
-    }
-    message = r->status == HTTP_INTERNAL_SERVER_ERROR ? lua_error(script) : NULL;
-    return message ? message
-                   : apr_psprintf(r->pool, "it ended with status %d",
-                                  rc >= HTTP_BAD_REQUEST ? rc : r->status);
+    script->wrong = is_code(text.p, text.n) ? "what it prints begins as no reply can" : NULL;
+    return NULL;
 }
 
 /* What may be said */
@@ -256,20 +163,23 @@ static const smtp_reply_t *judge(nssmtpd_script_t *script, int rc, apr_pool_t *p
     const char *failure;
     int is_silent;
 
-    if ((failure = failure_of(script, rc, &is_silent))) {
-        log_failure(script, failure);
+    if ((failure = nssmtpd_failure_of(script, rc, &is_silent))) {
+        nssmtpd_failure_log(script, failure);
         return without(script->outcome);
     }
-    reply = script->said ? script->said : printed_reply(script);
-    if (is_silent || !reply) {
+    if (is_silent) {
         return script->outcome;
     }
-    if (!is_allowed(script, reply->code)) {
-        log_failure(script, apr_psprintf(script->call.r->pool, "a reply %d may not stand here",
-                                         reply->code));
+    reply = script->said || script->wrong ? script->said : printed_reply(script);
+    if (reply && !script->wrong && !is_allowed(script, reply->code)) {
+        script->wrong = apr_psprintf(script->call.r->pool, "a reply %d may not stand here",
+                                     reply->code);
+    }
+    if (script->wrong) {
+        nssmtpd_failure_log(script, script->wrong);
         return without(script->outcome);
     }
-    return copy(p, reply);
+    return reply ? copy(p, reply) : script->outcome;
 }
 
 /* Running it */
@@ -376,6 +286,13 @@ static request_rec *make_request(nssmtpd_session_t *session, nssmtpd_phase_e pha
     return r;
 }
 
+/* Behind AUTH a script wants to know how it ended. */
+static void tell_outcome(request_rec *r, const smtp_reply_t *outcome)
+{
+    outcome = outcome ? outcome : smtp_reply(SMTP_REPLY_AUTHENTICATED);
+    apr_table_setn(r->subprocess_env, "SMTP_REPLY", smtp_reply_line(r->pool, outcome));
+}
+
 /* Walked and fixed up; 0: something stands in the way, which is logged. */
 static int prepare(request_rec *r)
 {
@@ -432,6 +349,9 @@ const smtp_reply_t *nssmtpd_script_run(nssmtpd_session_t *session, nssmtpd_phase
         || !(r = make_request(session, phase, line, user))) {
         return without(outcome);
     }
+    if (phase == NSSMTPD_PHASE_AUTH) {
+        tell_outcome(r, outcome);
+    }
     reply = run(session, phase, r, outcome, p);
     apr_pool_destroy(r->pool);
     return reply;
@@ -452,4 +372,14 @@ int nssmtpd_script_refuse_http(request_rec *r)
         return DECLINED;
     }
     return HTTP_NOT_FOUND;
+}
+
+/* Behind all handlers but httpd's own for files, which would answer a status of its own. */
+int nssmtpd_script_take_declined(request_rec *r)
+{
+    if (!running || running->call.r != r) {
+        return DECLINED;
+    }
+    running->is_declined = 1;
+    return OK;
 }

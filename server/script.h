@@ -14,10 +14,12 @@ typedef struct nssmtpd_script_t {
     nssmtpd_session_t *session;
     const smtp_reply_t *outcome;  /* without the script; NULL: the usual positive reply */
     const smtp_reply_t *said;     /* by setreply */
+    const char *wrong;            /* why what it said last is no reply; NULL: it is one */
     apr_bucket_brigade *printed;  /* its output, up to some length */
     unsigned has_added : 1;       /* it has added a recipient */
     unsigned is_missing : 1;      /* the script has no function for the phase */
     unsigned is_broken : 1;       /* it could not be loaded */
+    unsigned is_declined : 1;     /* no handler wanted it */
 } nssmtpd_script_t;
 
 /* The call that this thread runs, or NULL. */
@@ -41,7 +43,7 @@ const smtp_reply_t *nssmtpd_script_run(nssmtpd_session_t *session, nssmtpd_phase
 
 /* Hooks; see mod_nssmtpd.c. */
 void nssmtpd_script_register(apr_pool_t *p);
-void nssmtpd_script_error_log(const ap_errorlog_info *info, const char *text);
 int nssmtpd_script_refuse_http(request_rec *r);
+int nssmtpd_script_take_declined(request_rec *r);
 
 #endif

@@ -1,0 +1,123 @@
+/* How a phase's handler fails, and how one learns of it: mod_lua's answers tell little, its
+ * error page and its lines in the error log tell the rest. What the client hears then is
+ * script.c's, which calls this.
+ */
+#include "server/failure.h"
+
+#include <apr_strings.h>
+#include <http_log.h>
+
+#include "server/memo.h"
+#include "server/phase.h"
+#include "server/transaction.h"
+
+APLOG_USE_MODULE(nssmtpd);
+
+/* mod_lua prints its error as HTML: "<h3>Error!</h3>\n<pre>text</pre>". */
+static const char *lua_error(nssmtpd_script_t *script)
+{
+    static const struct {
+        const char *entity;
+        char octet;
+    } rows[] = { { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&amp;", '&' } };
+    const char *at, *end;
+    char *page, *out, *text;
+    apr_size_t n, i;
+
+    if (apr_brigade_pflatten(script->printed, &page, &n, script->call.r->pool) != APR_SUCCESS) {
+        return NULL;
+    }
+    page = apr_pstrmemdup(script->call.r->pool, page, n);
+    if (!(at = strstr(page, "<h3>Error!</h3>")) || !(at = strstr(at, "<pre>"))) {
+        return NULL;
+    }
+    at += strlen("<pre>");
+    end = strstr(at, "</pre>");
+    out = text = apr_pstrdup(script->call.r->pool, at);
+    for (end = end ? end : at + strlen(at); at < end; at += n) {
+        n = 1;
+        *out = *at;
+        for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+            if (strncmp(at, rows[i].entity, strlen(rows[i].entity)) == 0) {
+                *out = rows[i].octet;
+                n = strlen(rows[i].entity);
+            }
+        }
+        out++;
+    }
+    *out = '\0';
+    return text;
+}
+
+void nssmtpd_failure_log(nssmtpd_script_t *script, const char *reason)
+{
+    request_rec *r = script->call.r;
+    const char *id = script->call.t ? script->call.t->id : r->useragent_ip;
+
+    nssmtpd_count(NSSMTPD_COUNT_SCRIPT_FAILED, 1);
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, "NS0057: %s: %s has failed: %s%s", id, r->uri,
+                  reason, strstr(reason, "not enough memory") ? " (SmtpdScriptMemory)" : "");
+}
+
+/* The file that a line of mod_lua's is about, between two pieces of it. */
+static const char *file_in(const char *text, const char *before, const char *behind, apr_pool_t *p)
+{
+    const char *start = strstr(text, before), *end;
+
+    if (!start) {
+        return NULL;
+    }
+    start += strlen(before);
+    end = strstr(start, behind);
+    return end ? apr_pstrmemdup(p, start, end - start) : NULL;
+}
+
+/* mod_lua answers 500 for a script that does not load and for one that has no function of
+ * the phase's name; only its log line tells them apart. */
+void nssmtpd_failure_watch_log(const ap_errorlog_info *info, const char *text)
+{
+    nssmtpd_script_t *script = nssmtpd_script_current();
+    const char *file;
+
+    (void)info;
+    if (!script) {
+        return;
+    }
+    if (strstr(text, "AH02331") && (file = file_in(text, "' in ", " (not", script->call.r->pool))) {
+        script->is_missing = 1;
+        if (nssmtpd_phase_state(script->session, script->call.phase).is_plain) {
+            nssmtpd_memo_set_missing(script->session->conf->memo, script->call.phase, file);
+        }
+    }
+    else if ((file = file_in(text, "Error loading ", ": ", script->call.r->pool))) {
+        script->is_broken = 1;
+        nssmtpd_memo_set_broken(script->session->conf->memo, script->call.phase, file,
+                                script->call.r);
+    }
+}
+
+const char *nssmtpd_failure_of(nssmtpd_script_t *script, int rc, int *is_silent)
+{
+    request_rec *r = script->call.r;
+    const char *message;
+
+    *is_silent = script->is_missing && !script->is_broken;
+    if (*is_silent) {
+        return NULL;
+    }
+    if (script->is_broken) {
+        return "the script cannot be loaded; the line before says why";
+    }
+    if (script->is_declined) { /* a script may say so, apache2.DECLINED */
+        *is_silent = strcmp(r->handler, "lua-map-handler") == 0;
+        return *is_silent ? NULL
+                          : apr_psprintf(r->pool, "nothing serves its handler %s", r->handler);
+    }
+    if (rc < HTTP_BAD_REQUEST && r->status < HTTP_BAD_REQUEST) {
+        return NULL;
+    }
+    message = r->status == HTTP_INTERNAL_SERVER_ERROR ? lua_error(script) : NULL;
+    return message ? message
+                   : apr_psprintf(r->pool, "it ended with status %d",
+                                  rc >= HTTP_BAD_REQUEST ? rc : r->status);
+}
