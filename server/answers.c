@@ -177,6 +177,14 @@ static nssmtpd_wait_e answer(nssmtpd_session_t *session, const smtp_reply_t *rep
     return NSSMTPD_GO_ON;
 }
 
+/* The same about the mail; a script may have added recipients to it and deleted some. */
+static nssmtpd_wait_e answer_envelope(nssmtpd_session_t *session, const smtp_reply_t *reply)
+{
+    answer(session, reply);
+    session->dialogue.rcpts = session->mail->t.rcpts->nelts;
+    return NSSMTPD_GO_ON;
+}
+
 /* Where replies live that are said at once. */
 static apr_pool_t *pool_of(nssmtpd_session_t *session)
 {
@@ -287,7 +295,7 @@ static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
         nssmtpd_session_apply_flags(session);
     }
     session->mail->outcome = reply;
-    return answer(session, reply);
+    return answer_envelope(session, reply);
 }
 
 static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
@@ -325,7 +333,7 @@ static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
         }
     }
     nssmtpd_transaction_note(session, reply);
-    return answer(session, reply);
+    return answer_envelope(session, reply);
 }
 
 static nssmtpd_wait_e on_data(nssmtpd_session_t *session)
@@ -342,11 +350,13 @@ static nssmtpd_wait_e on_content(nssmtpd_session_t *session)
 
 static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
 {
-    const nssmtpd_route_t *route = session->mail->t.route;
+    const nssmtpd_route_t *route = session->mail->t.route; /* NULL: a script has said 250 and
+                                                            * deleted whom it was for */
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        int blocks = route->delivery->blocks || nssmtpd_scanning_is_wanted(session->mail)
+        int blocks = (route && route->delivery->blocks)
+                     || nssmtpd_scanning_is_wanted(session->mail)
                      || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_DATA);
         nssmtpd_wait_e wait = take_place(session, blocks, &reply);
 
@@ -355,6 +365,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
         }
         if (!reply) {
             reply = nssmtpd_verdict_message(session);
+            nssmtpd_session_apply_flags(session);
         }
     }
     session->mail->outcome = reply;

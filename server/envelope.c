@@ -161,8 +161,6 @@ const char *nssmtpd_call_add_rcpt(nssmtpd_call_t *call, const char *text, apr_ui
         return wrong;
     }
     APR_ARRAY_PUSH(mail->t.rcpts, nssmtpd_rcpt_t) = rcpt;
-    script_of(call)->has_added = 1;
-    session->dialogue.rcpts++;
     return NULL;
 }
 

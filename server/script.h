@@ -16,7 +16,6 @@ typedef struct nssmtpd_script_t {
     const smtp_reply_t *said;     /* by setreply */
     const char *wrong;            /* why what it said last is no reply; NULL: it is one */
     apr_bucket_brigade *printed;  /* its output, up to some length */
-    unsigned has_added : 1;       /* it has added a recipient */
     unsigned is_missing : 1;      /* the script has no function for the phase */
     unsigned is_broken : 1;       /* it could not be loaded */
     unsigned is_declined : 1;     /* no handler wanted it */
