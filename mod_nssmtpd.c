@@ -84,6 +84,7 @@ static void register_hooks(apr_pool_t *p)
     register_scanners(p);
     nssmtpd_script_register(p);
     nssmtpd_filter_register();
+    nssmtpd_upstream_register();
 
     /* httpd starts */
     ap_hook_check_config(nssmtpd_startup_check_config, NULL, NULL, APR_HOOK_MIDDLE);

@@ -119,6 +119,16 @@ static int create_connection(nssmtpd_upstream_t *u)
     return 1;
 }
 
+/* What failed on the way into TLS may be tried without. Always 0. */
+static int give_up_tls(nssmtpd_upstream_t *u, const char *why)
+{
+    ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, u->t->r,
+                  "NS0095: %s: relay %s: %s; the mail goes in plaintext (SmtpdRelayTLS may)",
+                  u->t->id, u->peer, why);
+    u->without_tls = 1;
+    return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_INSECURE);
+}
+
 /* From here on all octets are TLS. 0: the handshake has failed, or the relay is not who it
  * should be; u->without_tls says whether plaintext may be tried. */
 static int secure(nssmtpd_upstream_t *u)
@@ -133,15 +143,17 @@ static int secure(nssmtpd_upstream_t *u)
     if (!create_connection(u)) {
         return 0;
     }
+    nssmtpd_upstream_bound(u);
     rv = ap_get_brigade(backend->connection->input_filters, bb, AP_MODE_INIT, APR_BLOCK_READ, 0);
     if (rv == APR_SUCCESS && ap_ssl_conn_is_ssl(backend->connection)
         && (u->relay->tls != NSSMTPD_RELAY_TLS_VERIFY || is_verified(u))) {
         return 1;
     }
-    ap_log_rerror(APLOG_MARK, u->relay->tls == NSSMTPD_RELAY_TLS_MAY ? APLOG_WARNING : APLOG_ERR,
-                  rv, u->t->r, "NS0048: %s: relay %s: TLS failed, or its certificate is not good "
-                  "(SmtpdRelayTLS)", u->t->id, u->peer);
-    u->without_tls = u->relay->tls == NSSMTPD_RELAY_TLS_MAY && !u->relay->is_implicit;
+    if (u->relay->tls == NSSMTPD_RELAY_TLS_MAY) {
+        return give_up_tls(u, "the TLS handshake has failed");
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, u->t->r, "NS0048: %s: relay %s: TLS failed, or its "
+                  "certificate is not good (SmtpdRelayTLS)", u->t->id, u->peer);
     return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_INSECURE);
 }
 
@@ -168,6 +180,19 @@ static int wants_tls(const nssmtpd_upstream_t *u)
     }
 }
 
+/* In TLS 1.3 our side of the handshake ends first: what the relay has against it, such as the
+ * lack of a client certificate, comes instead of its answer (RFC 8446 4.4.2.4). */
+static int introduce_inside(nssmtpd_upstream_t *u)
+{
+    if (introduce(u)) {
+        return 1;
+    }
+    return u->relay->tls == NSSMTPD_RELAY_TLS_MAY
+                   && u->failure == smtp_reply(SMTP_REPLY_RELAY_LOST)
+               ? give_up_tls(u, "it was lost right after the TLS handshake")
+               : 0;
+}
+
 /* RFC 3207 and CVE-2021-38371: a relay that sends on behind its 220, before the handshake,
  * is not one whose words are read. */
 static int starttls(nssmtpd_upstream_t *u)
@@ -183,16 +208,17 @@ static int starttls(nssmtpd_upstream_t *u)
         return 0;
     }
     if (verdict != SMTP_VERDICT_TAKEN) {
-        u->without_tls = u->relay->tls == NSSMTPD_RELAY_TLS_MAY;
-        return refused(u, SMTP_STEP_STARTTLS);
+        return u->relay->tls == NSSMTPD_RELAY_TLS_MAY
+                   ? give_up_tls(u, "STARTTLS was refused")
+                   : refused(u, SMTP_STEP_STARTTLS);
     }
-    if (!nssmtpd_upstream_is_quiet(u)) {
+    if (nssmtpd_upstream_has_words(u)) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r,
                       "NS0050: %s: relay %s: plaintext behind the answer to STARTTLS", u->t->id,
                       u->peer);
         return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_FAULT);
     }
-    return secure(u) && introduce(u);
+    return secure(u) && introduce_inside(u);
 }
 
 /* AUTH */

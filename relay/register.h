@@ -9,4 +9,7 @@ extern const nssmtpd_delivery_t nssmtpd_relay_delivery;   /* smtp, balancer */
 extern const nssmtpd_delivery_t nssmtpd_maildir_delivery; /* maildir */
 extern const nssmtpd_delivery_t nssmtpd_discard_delivery; /* discard */
 
+/* Registers the filter that TLS connections to relays have. */
+void nssmtpd_upstream_register(void);
+
 #endif

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <util_filter.h>
 
+#include "relay/register.h"
+
 APLOG_USE_MODULE(nssmtpd);
 
 /* RFC 5321 4.5.3.2.6 gives a client ten minutes from its dot to our reply; of ours, the
@@ -86,8 +88,39 @@ static int set_timeout(nssmtpd_upstream_t *u)
     if (left <= 0) {
         return 0;
     }
+    u->link->deadline = u->deadline;
     apr_socket_timeout_set(u->link->backend->sock, left);
     return 1;
+}
+
+/* Below mod_ssl's filter, which reads until a record or the handshake is whole: a relay could
+ * send an octet before each poll's timeout. */
+static apr_status_t filter_deadline(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_mode_t mode,
+                                    apr_read_type_e block, apr_off_t n)
+{
+    const nssmtpd_link_t *link = f->ctx;
+    apr_interval_time_t left = link->deadline - apr_time_now();
+
+    if (block == APR_BLOCK_READ) {
+        if (left <= 0) {
+            return APR_TIMEUP;
+        }
+        apr_socket_timeout_set(link->backend->sock, left);
+    }
+    return ap_get_brigade(f->next, bb, mode, block, n);
+}
+
+static const char deadline_filter[] = "NSSMTPD_DEADLINE";
+
+void nssmtpd_upstream_register(void)
+{
+    ap_register_input_filter(deadline_filter, filter_deadline, NULL, AP_FTYPE_NETWORK - 1);
+}
+
+void nssmtpd_upstream_bound(nssmtpd_upstream_t *u)
+{
+    u->link->deadline = u->deadline;
+    ap_add_input_filter(deadline_filter, u->link, NULL, u->link->backend->connection);
 }
 
 /* Writing and reading */
@@ -321,6 +354,15 @@ void nssmtpd_upstream_fault(nssmtpd_upstream_t *u, smtp_step_e step)
     ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r, "NS0042: %s: relay %s: %s was answered by %s",
                   u->t->id, u->peer, smtp_step(step)->name, loggable(u, step));
     u->link->is_broken = 1;
+}
+
+int nssmtpd_upstream_has_words(nssmtpd_upstream_t *u)
+{
+    apr_os_sock_t fd;
+    char octet;
+
+    apr_os_sock_get(&fd, u->link->backend->sock);
+    return !APR_BRIGADE_EMPTY(u->link->in) || recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u)

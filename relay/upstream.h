@@ -18,6 +18,7 @@ typedef struct nssmtpd_link_t {
     proxy_conn_rec *backend;
     apr_bucket_brigade *in;  /* read from the relay, not yet taken */
     apr_bucket_brigade *out; /* commands not yet passed on */
+    apr_time_t deadline;     /* of the reads below TLS */
     unsigned in_step : 1;    /* no reply is owed and none lies unread: QUIT may be said */
     unsigned used : 1;       /* a mail went before: RSET comes first */
     unsigned is_broken : 1;  /* the relay does not behave: close it when done */
@@ -62,6 +63,12 @@ int nssmtpd_upstream_read(nssmtpd_upstream_t *u, smtp_step_e step, smtp_verdict_
 
 /* A verdict was SMTP_VERDICT_FAULT and matters: logs it and marks the connection. */
 void nssmtpd_upstream_fault(nssmtpd_upstream_t *u, smtp_step_e step);
+
+/* Lets the filters above it, mod_ssl's, wait for the relay until u->deadline and no longer. */
+void nssmtpd_upstream_bound(nssmtpd_upstream_t *u);
+
+/* 1 if octets of the relay lie unread. That it has closed is none. */
+int nssmtpd_upstream_has_words(nssmtpd_upstream_t *u);
 
 /* 1 while the relay says nothing and has not closed, as between two steps it must. */
 int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u);

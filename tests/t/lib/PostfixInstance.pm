@@ -6,10 +6,11 @@
 #   my $p = PostfixInstance->new(dir => $empty_dir, user => 'www-data', main => { key => value });
 #   $p->start; $p->port; $p->maildir; $p->log; $p->variables; $p->stop;
 #
-# With submission => 1 it is a submission server too, on the ports of PostfixSubmission.
+# With submission => 1 it is a submission server too, on the ports of PostfixSubmission; with network
+# => ADDRESS it listens there too, as PostfixNetwork says.
 #
 # or as a program:  perl PostfixInstance.pm start DIR USER   prints POSTFIX_PORT=.. and so on, and
-#                   perl PostfixInstance.pm stop DIR         is a submission server where it can be
+#                   perl PostfixInstance.pm stop DIR         is all of this where it can be
 package PostfixInstance;
 
 use strict;
@@ -22,6 +23,7 @@ use POSIX ();
 use Time::HiRes qw(sleep time);
 use lib dirname(__FILE__);
 use FreePort;
+use PostfixNetwork;
 use PostfixSubmission;
 
 sub new {
@@ -130,7 +132,9 @@ sub _configure {
     chmod 0644, $self->log;
 
     $self->{parts} = [$self->{submission}
-        ? PostfixSubmission->new(dir => $dir, taken => [$self->{port}]) : ()];
+        ? PostfixSubmission->new(dir => $dir, taken => [$self->{port}]) : (),
+        $self->{network}
+        ? PostfixNetwork->new(dir => $dir, address => $self->{network}) : ()];
     my %m = (%main, queue_directory => "$dir/queue", data_directory => "$dir/data",
         daemon_directory => $self->{daemons}, virtual_mailbox_base => "$dir/mail",
         virtual_uid_maps => "static:$uid", virtual_gid_maps => "static:$gid",
@@ -151,6 +155,7 @@ sub _configure {
         'virtual unix - n n - - virtual',
         'anvil unix - - n - 1 anvil',
         'scache unix - - n - 1 scache',
+        'tlsmgr unix - - n 1000? 1 tlsmgr',
         'postlog unix-dgram n - n - 1 postlogd', '');
 }
 
@@ -219,7 +224,8 @@ sub main {
         my $missing = PostfixSubmission->missing;
         print STDERR "Postfix is no submission server, and the suites that need one are skipped:"
             . " $missing.\n" if $missing;
-        my $p = PostfixInstance->new(dir => $dir, user => $user, submission => !$missing)->start;
+        my $p = PostfixInstance->new(dir => $dir, user => $user, submission => !$missing,
+            network => $ENV{TEST_NETWORK})->start;
         my %v = $p->variables;
         print join(' ', map {"$_=$v{$_}"} sort keys %v), "\n";
     }

@@ -100,7 +100,7 @@ sub main { return (cyrus_sasl_config_path => $_[0]{sasl}) }
 # The lines of master.cf.
 sub services {
     my ($self) = @_;
-    my @lines = ('tlsmgr unix - - n 1000? 1 tlsmgr');
+    my @lines;
     for my $name (sort keys %service) {
         my %o = (%submission, %{ $service{$name}[3] }, syslog_name => "postfix/$name",
             smtpd_tls_cert_file => $self->{pair}{$name}{cert},

@@ -13,7 +13,10 @@
 #
 # More options: implicit => 1 (TLS from the first octet), starttls => 0 (is not offered, and 502),
 # inject => bytes (sent behind the 220 of STARTTLS in the same write, before it goes on to the
-# handshake), refuse_auth => reply (to whatever credentials).
+# handshake), refuse_auth => reply (to whatever credentials), refuse_starttls => reply, address => other
+# than 127.0.0.1. After its 220 to STARTTLS it can do something else than a handshake:
+#   handshake => 'close' | 'hang' | 'garbage' | 'drip' (an octet of one long TLS record every 0.1 s) |
+#       'late' (the handshake, and then it closes before anything is said inside)
 package TLSRelay;
 
 use strict;
@@ -30,11 +33,12 @@ use Time::HiRes qw(sleep time);
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { clear => [], tls => [], starttls => 1, user => '', password => '', %a,
-        owner => $$ }, $class;
-    $self->{port} ||= FreePort::pick();
+    my $self = bless { clear => [], tls => [], starttls => 1, user => '', password => '',
+        dripping => {}, %a, owner => $$ }, $class;
+    $self->{port} ||= FreePort::pick($self->{address});
     $self->{dir} = File::Temp->newdir('tls-relay.XXXXXX', TMPDIR => 1);
-    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port},
+    $self->{address} //= '127.0.0.1';
+    my $listener = IO::Socket::INET->new(LocalAddr => $self->{address}, LocalPort => $self->{port},
         Listen => 64, ReuseAddr => 1) or croak "port $self->{port}: $@";
     defined($self->{pid} = fork) or croak "fork: $!";
     if (!$self->{pid}) {
@@ -91,7 +95,9 @@ sub _serve {
     open $self->{journal}, '>>', "$self->{dir}/journal" or die "journal: $!\n";
     my ($all, %of, $count) = (IO::Select->new($listener));
     while (1) {
-        for my $s ($all->can_read) {
+        my @ready = $all->can_read(%{ $self->{dripping} } ? 0.1 : undef);
+        $self->_drip;
+        for my $s (@ready) {
             if ($s == $listener) {
                 my $c = $self->_accept($listener, ++$count) or next;
                 $of{ fileno $c->{socket} } = $c;
@@ -101,6 +107,7 @@ sub _serve {
             my $c = $of{ fileno $s };
             next if $self->_read($c);
             $self->_note($c, 'end');
+            delete $self->{dripping}{ $c->{id} };
             $all->remove($s);
             delete $of{ fileno $s };
             close $s;
@@ -147,6 +154,7 @@ sub _read {
         my $n = sysread $c->{socket}, $c->{in}, 65536, length $c->{in};
         return $!{EAGAIN} || $!{EWOULDBLOCK} ? 1 : 0 if !defined $n;
         return 0 if !$n;
+        return $self->_hear_handshake($c) if $c->{state} eq 'deaf';
         while ($c->{in} =~ s/^([^\n]*?)\r?\n//) {
             $self->_take($c, $1) or return 0;
         }
@@ -180,8 +188,30 @@ sub _on_ehlo {
 sub _on_starttls {
     my ($self, $c) = @_;
     return $self->_say($c, '502 5.5.1 no TLS here') if !$self->{starttls} || $c->{kind} eq 'tls';
+    return $self->_say($c, $self->{refuse_starttls}) if $self->{refuse_starttls};
     syswrite $c->{socket}, "220 2.0.0 go\r\n" . ($self->{inject} // '');
-    return $self->_secure($c);
+    my $handshake = $self->{handshake} // '' or return $self->_secure($c);
+    return 0 if $handshake eq 'close' || ($handshake eq 'late' && $self->_secure($c));
+    $c->{state} = 'deaf';
+    $self->{dripping}{ $c->{id} } = $c if $handshake eq 'drip';
+    return 1;
+}
+
+# What a deaf connection answers to the client's part of the handshake.
+sub _hear_handshake {
+    my ($self, $c) = @_;
+    $self->_say($c, ('250 2.0.0 ok') x 3) if $self->{handshake} eq 'garbage' && !$c->{heard}++;
+    $c->{in} = '';
+    return 1;
+}
+
+sub _drip {
+    my ($self) = @_;
+    my $begin = "\x16\x03\x03\x3f\x00\x02\x00\x3e\xfc";    # of a ServerHello of 16,128 octets
+    for my $c (values %{ $self->{dripping} }) {
+        my $at = $c->{dripped}++;
+        syswrite $c->{socket}, $at < length $begin ? substr $begin, $at, 1 : "\0";
+    }
 }
 
 sub _on_auth {
