@@ -34,20 +34,26 @@ static apr_status_t open_file(nssmtpd_spool_t *spool)
     return rv;
 }
 
-/* Moves what is in memory behind what is in the file. */
+/* Moves what is in memory behind what is in the file: many buckets with one call, since a file
+ * system takes large pieces at less cost. */
 static apr_status_t spill(nssmtpd_spool_t *spool)
 {
+    enum { PIECES = 64 };
+    struct iovec pieces[PIECES];
+    apr_size_t n = 0;
     apr_bucket *b;
     apr_status_t rv = spool->file ? APR_SUCCESS : open_file(spool);
 
     for (b = APR_BRIGADE_FIRST(spool->memory);
          rv == APR_SUCCESS && b != APR_BRIGADE_SENTINEL(spool->memory); b = APR_BUCKET_NEXT(b)) {
         const char *data;
-        apr_size_t n;
 
-        rv = apr_bucket_read(b, &data, &n, APR_BLOCK_READ);
-        if (rv == APR_SUCCESS) {
-            rv = apr_file_write_full(spool->file, data, n, NULL);
+        rv = apr_bucket_read(b, &data, &pieces[n].iov_len, APR_BLOCK_READ);
+        pieces[n++].iov_base = (char *)data;
+        if (rv == APR_SUCCESS
+            && (n == PIECES || APR_BUCKET_NEXT(b) == APR_BRIGADE_SENTINEL(spool->memory))) {
+            rv = apr_file_writev_full(spool->file, pieces, n, NULL);
+            n = 0;
         }
     }
     if (rv == APR_SUCCESS) {
