@@ -75,12 +75,10 @@ nssmtpd_config_t *nssmtpd_config(const server_rec *s)
 
 static void trust_loopback(nssmtpd_config_t *conf, apr_pool_t *p)
 {
-    int is_name;
-
     if (!conf->trusted) {
-        conf->trusted = apr_array_make(p, 2, sizeof(apr_ipsubnet_t *));
-        nssmtpd_lists_parse_client(p, conf->trusted, "127.0.0.0/8", &is_name);
-        nssmtpd_lists_parse_client(p, conf->trusted, "::1", &is_name);
+        conf->trusted = apr_array_make(p, 2, sizeof(nssmtpd_client_t));
+        nssmtpd_lists_parse_client(p, apr_array_push(conf->trusted), "127.0.0.0/8");
+        nssmtpd_lists_parse_client(p, apr_array_push(conf->trusted), "::1");
     }
 }
 
