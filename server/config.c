@@ -7,6 +7,7 @@
 #include <http_main.h>
 #include <stdlib.h>
 
+#include "server/changes.h"
 #include "server/check.h"
 #include "server/directives.h"
 #include "server/memo.h"
@@ -43,6 +44,7 @@ void *nssmtpd_config_create(apr_pool_t *p, server_rec *s)
     nssmtpd_config_t *conf = apr_pcalloc(p, sizeof(*conf));
 
     conf->server = s;
+    conf->changes = NSSMTPD_NO_PLACE;
     nssmtpd_directives_each(unset, conf, NULL);
     return conf;
 }
@@ -162,14 +164,6 @@ int nssmtpd_is_host(const server_rec *s)
 const char *nssmtpd_send_log(const server_rec *s)
 {
     return nssmtpd_config(s)->send_log;
-}
-
-const nssmtpd_route_t *nssmtpd_route_of(server_rec *s, const char *domain)
-{
-    const nssmtpd_config_t *conf = nssmtpd_config(s);
-    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
-
-    return listed && listed->route ? listed->route : conf->relay;
 }
 
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which)
