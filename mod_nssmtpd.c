@@ -17,6 +17,7 @@
 #include "relay/register.h"
 #include "relay/runtime.h"
 #include "relay/sendlog.h"
+#include "server/changes.h"
 #include "server/config.h"
 #include "server/connection.h"
 #include "server/directives.h"
@@ -92,6 +93,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_open_logs(nssmtpd_sendlog_open, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(nssmtpd_startup_post_config, NULL, mpm, APR_HOOK_FIRST);
     ap_hook_child_init(nssmtpd_runtime_child_init, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_pre_mpm(nssmtpd_changes_pre_mpm, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_startup_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_scanners_child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(nssmtpd_connection_child_init, NULL, clock, APR_HOOK_FIRST);

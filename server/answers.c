@@ -110,6 +110,9 @@ static nssmtpd_wait_e on_command(nssmtpd_session_t *session)
     if (smtp_dialogue_is_verb(&session->dialogue, "MAIL")) {
         nssmtpd_transaction_log_refused(session, 1);
     }
+    if (session->dialogue.last_code >= 400 && smtp_dialogue_is_verb(&session->dialogue, "RCPT")) {
+        nssmtpd_count(NSSMTPD_COUNT_RCPT_REFUSED, 1);
+    }
     if (session->mail && session->dialogue.last == smtp_reply(SMTP_REPLY_TOO_MANY_RCPTS)
         && !session->mail->too_many) {
         session->mail->too_many = 1;
@@ -240,6 +243,9 @@ nssmtpd_wait_e nssmtpd_answers_greet(nssmtpd_session_t *session)
     }
     if (!reply) {
         reply = ask(session, NSSMTPD_PHASE_CONNECT, NULL, NULL, NULL);
+    }
+    if (reply && !smtp_reply_is_positive(reply)) {
+        nssmtpd_count(NSSMTPD_COUNT_DENIED, 1);
     }
     smtp_dialogue_greet(&session->dialogue, &session->conf->offer, session->out, reply);
     session->greeted = 1;

@@ -92,6 +92,7 @@ const smtp_reply_t *nssmtpd_auth_check(nssmtpd_session_t *session)
     }
     status = check(session);
     if (status == AUTH_GRANTED) {
+        nssmtpd_count(NSSMTPD_COUNT_AUTH_OK, 1);
         nssmtpd_state_forgive(client);
         session->user = apr_pstrdup(session->c->pool, session->dialogue.sasl.user);
         return NULL;
@@ -101,6 +102,7 @@ const smtp_reply_t *nssmtpd_auth_check(nssmtpd_session_t *session)
                       "NS0028: a provider of SmtpdAuthProvider cannot check passwords now");
         return smtp_reply(SMTP_REPLY_AUTH_FAULT);
     }
+    nssmtpd_count(NSSMTPD_COUNT_AUTH_FAILED, 1);
     nssmtpd_state_delay(client, apr_time_now());
     return refuse(session, SMTP_REPLY_BAD_CREDENTIALS, "failed");
 }

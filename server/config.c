@@ -7,6 +7,7 @@
 #include <http_main.h>
 #include <stdlib.h>
 
+#include "server/changes.h"
 #include "server/check.h"
 #include "server/directives.h"
 #include "server/memo.h"
@@ -43,6 +44,7 @@ void *nssmtpd_config_create(apr_pool_t *p, server_rec *s)
     nssmtpd_config_t *conf = apr_pcalloc(p, sizeof(*conf));
 
     conf->server = s;
+    conf->changes = NSSMTPD_NO_PLACE;
     nssmtpd_directives_each(unset, conf, NULL);
     return conf;
 }
@@ -75,12 +77,10 @@ nssmtpd_config_t *nssmtpd_config(const server_rec *s)
 
 static void trust_loopback(nssmtpd_config_t *conf, apr_pool_t *p)
 {
-    int is_name;
-
     if (!conf->trusted) {
-        conf->trusted = apr_array_make(p, 2, sizeof(apr_ipsubnet_t *));
-        nssmtpd_lists_parse_client(p, conf->trusted, "127.0.0.0/8", &is_name);
-        nssmtpd_lists_parse_client(p, conf->trusted, "::1", &is_name);
+        conf->trusted = apr_array_make(p, 2, sizeof(nssmtpd_client_t));
+        nssmtpd_lists_parse_client(p, apr_array_push(conf->trusted), "127.0.0.0/8");
+        nssmtpd_lists_parse_client(p, apr_array_push(conf->trusted), "::1");
     }
 }
 
@@ -164,14 +164,6 @@ int nssmtpd_is_host(const server_rec *s)
 const char *nssmtpd_send_log(const server_rec *s)
 {
     return nssmtpd_config(s)->send_log;
-}
-
-const nssmtpd_route_t *nssmtpd_route_of(server_rec *s, const char *domain)
-{
-    const nssmtpd_config_t *conf = nssmtpd_config(s);
-    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
-
-    return listed && listed->route ? listed->route : conf->relay;
 }
 
 apr_interval_time_t nssmtpd_timeout(const server_rec *s, nssmtpd_timeout_e which)

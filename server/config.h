@@ -43,7 +43,7 @@ typedef struct nssmtpd_config_t {
     nssmtpd_route_t *relay;         /* SmtpdRelay */
     apr_array_header_t *domains;    /* of nssmtpd_domain_t: SmtpdRelayDomains */
     apr_array_header_t *auth_providers; /* of const char *: SmtpdAuthProvider */
-    apr_array_header_t *trusted;    /* of apr_ipsubnet_t *: SmtpdTrustedClients */
+    apr_array_header_t *trusted;    /* of nssmtpd_client_t: SmtpdTrustedClients */
     apr_array_header_t *name_servers; /* of const char *: SmtpdNameServer, see names.h */
     nssmtpd_scanners_t *scanners;   /* SmtpdScanner */
     /* Made of them by nssmtpd_config_finish() */
@@ -53,6 +53,7 @@ typedef struct nssmtpd_config_t {
     nssmtpd_domains_t *domain_list;
     struct nssmtpd_phase_state_t *phases;   /* NSSMTPD_PHASE_COUNT of them, see phase.h */
     struct nssmtpd_memo_t *memo;            /* of their scripts, see memo.h */
+    int changes;                    /* where changed lists stand, see changes.h */
 } nssmtpd_config_t;
 
 void *nssmtpd_config_create(apr_pool_t *p, server_rec *s);

@@ -147,22 +147,23 @@ static const char *add_domain(cmd_parms *cmd, void *dconf, const char *arg)
 static const char *add_trusted(cmd_parms *cmd, void *dconf, const char *arg)
 {
     nssmtpd_config_t *conf = conf_of(cmd);
+    nssmtpd_client_t client;
     const char *wrong;
-    int is_name = 0;
 
     (void)dconf;
     if (!conf->trusted) {
-        conf->trusted = apr_array_make(cmd->pool, 4, sizeof(apr_ipsubnet_t *));
+        conf->trusted = apr_array_make(cmd->pool, 4, sizeof(client));
     }
     if (strcasecmp(arg, "none") == 0) {
         apr_array_clear(conf->trusted);
         return NULL;
     }
-    wrong = nssmtpd_lists_parse_client(cmd->pool, conf->trusted, arg, &is_name);
+    wrong = nssmtpd_lists_parse_client(cmd->pool, &client, arg);
     if (wrong) {
         return apr_pstrcat(cmd->pool, "SmtpdTrustedClients: ", wrong, NULL);
     }
-    if (is_name) {
+    APR_ARRAY_PUSH(conf->trusted, nssmtpd_client_t) = client;
+    if (client.is_name) {
         /* No server: a virtual host has no log yet. */
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, NULL,
                      "NS0001: SmtpdTrustedClients: %s is looked up once, now; an address "

@@ -1,11 +1,12 @@
 /* The two lists of relay permission. Domains match themselves and every sub-domain, the
  * most specific entry first; clients match by address. Called by config.c while httpd
- * starts and by the session for each connection and recipient.
+ * starts, by permits.c for each connection and recipient, and by edits.c.
  */
 #include "server/lists.h"
 
 #include <apr_strings.h>
 #include <arpa/inet.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "smtp/address.h"
@@ -24,22 +25,32 @@ static nssmtpd_route_t *route_to(apr_pool_t *p, const char *url)
     return route;
 }
 
+/* Lower case, without a final dot: as recipients' domains come. */
+static char *domain_name(apr_pool_t *p, const char *word, apr_size_t n)
+{
+    char *name = apr_pstrmemdup(p, word, n && word[n - 1] == '.' ? n - 1 : n);
+
+    ap_str_tolower(name);
+    return name;
+}
+
 const char *nssmtpd_lists_parse_domain(apr_pool_t *p, nssmtpd_domain_t *domain, const char *word)
 {
     apr_size_t n = strcspn(word, ":=");
-    char *name = apr_pstrmemdup(p, word, n);
 
-    ap_str_tolower(name);
-    if (smtp_address_check_domain((smtp_span_t){ name, n }) != SMTP_OK || *name == '[') {
+    domain->word = word;
+    domain->name = domain_name(p, word, n);
+    domain->url = word[n] ? word + n + 1 : "";
+    domain->route = NULL;
+    if (smtp_address_check_domain((smtp_span_t){ domain->name, strlen(domain->name) }) != SMTP_OK
+        || *word == '[') {
         return apr_psprintf(p, "\"%s\" does not begin with a domain name", word);
     }
-    domain->name = name;
-    domain->route = NULL;
-    if (word[n]) {
-        if (!word[n + 1]) {
-            return apr_psprintf(p, "\"%s\" has no route behind the '%c'", word, word[n]);
-        }
-        domain->route = route_to(p, word + n + 1);
+    if (word[n] && !*domain->url) {
+        return apr_psprintf(p, "\"%s\" has no route behind the '%c'", word, word[n]);
+    }
+    if (*domain->url) {
+        domain->route = route_to(p, domain->url);
     }
     return NULL;
 }
@@ -73,67 +84,159 @@ const nssmtpd_domain_t *nssmtpd_lists_find(const nssmtpd_domains_t *domains, con
     return NULL;
 }
 
+/* Clients */
+
 /* apr_ipsubnet_create() takes "10.1" for a network; here an address is written in full,
  * lest a typing error trusts sixteen million clients. */
-static int is_address(const char *word)
+static int looks_like_address(const char *word)
 {
     return strchr(word, ':') || strspn(word, "0123456789.") == strlen(word);
 }
 
-static int is_complete(const char *ip)
+int nssmtpd_lists_is_address(const char *ip)
 {
-    struct in_addr v4;
+    unsigned char octets[16];
 
-    return strchr(ip, ':') || inet_pton(AF_INET, ip, &v4) == 1;
+    return inet_pton(strchr(ip, ':') ? AF_INET6 : AF_INET, ip, octets) == 1;
 }
 
-static const char *resolve(apr_pool_t *p, apr_array_header_t *subnets, const char *name)
+static const char *add_subnet(apr_pool_t *p, nssmtpd_client_t *client, const char *ip,
+                              const char *mask)
 {
-    apr_sockaddr_t *addr;
     apr_ipsubnet_t *subnet;
-    char *ip;
 
-    if (apr_sockaddr_info_get(&addr, name, APR_UNSPEC, 0, 0, p) != APR_SUCCESS) {
-        return apr_psprintf(p, "\"%s\" is no address, no network, and no host that can be "
-                               "resolved now", name);
+    if (!nssmtpd_lists_is_address(ip) || apr_ipsubnet_create(&subnet, ip, mask, p) != APR_SUCCESS) {
+        return apr_psprintf(p, "\"%s\" is no address or network", client->word);
     }
-    for (; addr; addr = addr->next) {
-        if (apr_sockaddr_ip_get(&ip, addr) == APR_SUCCESS
-            && apr_ipsubnet_create(&subnet, ip, NULL, p) == APR_SUCCESS) {
-            APR_ARRAY_PUSH(subnets, apr_ipsubnet_t *) = subnet;
-        }
-    }
+    APR_ARRAY_PUSH(client->subnets, apr_ipsubnet_t *) = subnet;
     return NULL;
 }
 
-const char *nssmtpd_lists_parse_client(apr_pool_t *p, apr_array_header_t *subnets,
-                                       const char *word, int *is_name)
+static const char *add_known(apr_pool_t *p, nssmtpd_client_t *client, const char *addresses)
 {
-    char *ip = apr_pstrdup(p, word), *mask = strchr(ip, '/');
-    apr_ipsubnet_t *subnet;
+    const char *wrong = NULL;
+    char *last, *list = apr_pstrdup(p, addresses), *ip = apr_strtok(list, ",", &last);
 
+    for (; ip && !wrong; ip = apr_strtok(NULL, ",", &last)) {
+        wrong = add_subnet(p, client, ip, NULL);
+    }
+    return wrong;
+}
+
+static const char *resolve(apr_pool_t *p, nssmtpd_client_t *client)
+{
+    const char *wrong = NULL, *separator = "\t";
+    apr_sockaddr_t *addr;
+    char *ip;
+
+    if (apr_sockaddr_info_get(&addr, client->word, APR_UNSPEC, 0, 0, p) != APR_SUCCESS) {
+        return apr_psprintf(p, "\"%s\" is no address, no network, and no host that can be "
+                               "resolved now", client->word);
+    }
+    for (; addr && !wrong; addr = addr->next) {
+        if (apr_sockaddr_ip_get(&ip, addr) == APR_SUCCESS
+            && !(wrong = add_subnet(p, client, ip, NULL))) {
+            client->text = apr_pstrcat(p, client->text, separator, ip, NULL);
+            separator = ",";
+        }
+    }
+    return wrong;
+}
+
+const char *nssmtpd_lists_parse_client(apr_pool_t *p, nssmtpd_client_t *client, const char *word)
+{
+    const char *tab = strchr(word, '\t');
+    char *ip = tab ? apr_pstrmemdup(p, word, tab - word) : apr_pstrdup(p, word);
+    char *mask = strchr(ip, '/');
+
+    client->text = word;
+    client->word = tab ? ip : word;
+    client->subnets = apr_array_make(p, 1, sizeof(apr_ipsubnet_t *));
+    if (tab) {
+        client->is_name = 1;
+        return add_known(p, client, tab + 1);
+    }
     if (mask) {
         *mask++ = '\0';
     }
-    *is_name = !is_address(ip);
-    if (*is_name) {
-        return mask ? apr_psprintf(p, "\"%s\" is no network", word) : resolve(p, subnets, ip);
+    client->is_name = !looks_like_address(ip);
+    if (client->is_name) {
+        return mask ? apr_psprintf(p, "\"%s\" is no network", word) : resolve(p, client);
     }
-    if (!is_complete(ip) || apr_ipsubnet_create(&subnet, ip, mask, p) != APR_SUCCESS) {
-        return apr_psprintf(p, "\"%s\" is no address or network", word);
-    }
-    APR_ARRAY_PUSH(subnets, apr_ipsubnet_t *) = subnet;
-    return NULL;
+    return add_subnet(p, client, ip, mask);
 }
 
-int nssmtpd_lists_has_client(const apr_array_header_t *subnets, apr_sockaddr_t *addr)
+static int has_address(const nssmtpd_client_t *client, apr_sockaddr_t *addr)
 {
     int i;
 
-    for (i = 0; i < subnets->nelts; i++) {
-        if (apr_ipsubnet_test(APR_ARRAY_IDX(subnets, i, apr_ipsubnet_t *), addr)) {
+    for (i = 0; i < client->subnets->nelts; i++) {
+        if (apr_ipsubnet_test(APR_ARRAY_IDX(client->subnets, i, apr_ipsubnet_t *), addr)) {
             return 1;
         }
     }
     return 0;
+}
+
+int nssmtpd_lists_has_client(const apr_array_header_t *clients, apr_sockaddr_t *addr)
+{
+    int i;
+
+    for (i = 0; i < clients->nelts; i++) {
+        if (has_address(&APR_ARRAY_IDX(clients, i, nssmtpd_client_t), addr)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Keys */
+
+/* A mask as octets; without one it is all of them. 0: it is none. */
+static int parse_mask(unsigned char *mask, const char *text, int size)
+{
+    int i, bits = 8 * size;
+
+    if (text && strchr(text, '.')) {
+        return size == 4 && inet_pton(AF_INET, text, mask) == 1;
+    }
+    if (text && (strspn(text, "0123456789") != strlen(text) || (bits = atoi(text)) > 8 * size)) {
+        return 0;
+    }
+    for (i = 0; i < size; i++, bits -= 8) {
+        mask[i] = bits >= 8 ? 0xff : bits <= 0 ? 0 : (unsigned char)(0xff << (8 - bits));
+    }
+    return 1;
+}
+
+/* The octets that count of an address or network, and which those are; or NULL. */
+static const char *network_key(apr_pool_t *p, const char *word)
+{
+    unsigned char ip[16], mask[16];
+    char *address = apr_pstrdup(p, word), *slash = strchr(address, '/'), *key;
+    int i, is_v6 = strchr(address, ':') != NULL, size = is_v6 ? 16 : 4;
+
+    if (slash) {
+        *slash++ = '\0';
+    }
+    if (inet_pton(is_v6 ? AF_INET6 : AF_INET, address, ip) != 1
+        || !parse_mask(mask, slash, size)) {
+        return NULL;
+    }
+    key = apr_palloc(p, 4 * size + 1);
+    for (i = 0; i < size; i++) {
+        apr_snprintf(key + 4 * i, 5, "%02x%02x", ip[i] & mask[i], mask[i]);
+    }
+    return key;
+}
+
+const char *nssmtpd_lists_key(apr_pool_t *p, nssmtpd_list_e list, const char *word)
+{
+    const char *key;
+
+    if (list == NSSMTPD_LIST_RELAY) {
+        return domain_name(p, word, strcspn(word, ":="));
+    }
+    key = network_key(p, word);
+    return key ? key : domain_name(p, word, strcspn(word, "\t"));
 }

@@ -11,8 +11,10 @@
 #include <mpm_common.h>
 
 #include "server/answers.h"
+#include "server/board.h"
 #include "server/connection.h"
 #include "server/input.h"
+#include "server/permits.h"
 #include "server/registry.h"
 #include "server/state.h"
 #include "server/tls.h"
@@ -53,6 +55,34 @@ static void use_own_timeout(nssmtpd_session_t *session)
     }
 }
 
+/* Whether the client is trusted, by the list as it stands now. What a script has said of
+ * this session holds until the client comes upon the list, or off it. */
+static void look_up_client(nssmtpd_session_t *session)
+{
+    const nssmtpd_config_t *conf = session->conf;
+    int was_listed = session->listed;
+
+    session->clients_version = nssmtpd_permits_clients_version(conf);
+    session->listed = nssmtpd_permits_client(conf, session->c->client_addr);
+    if (session->listed && !was_listed) {
+        session->flags |= NSSMTPD_FLAG_LOCAL;
+    }
+    else if (was_listed && !session->listed) {
+        session->flags &= ~NSSMTPD_FLAG_LOCAL | (apr_uint32_t)conf->flags;
+    }
+}
+
+/* Before each command: a script may have changed the list meanwhile. */
+static void follow_list(nssmtpd_session_t *session)
+{
+    if (session->clients_version != nssmtpd_permits_clients_version(session->conf)
+        && session->dialogue.event == SMTP_EVENT_MORE
+        && session->dialogue.state != SMTP_STATE_DATA) {
+        look_up_client(session);
+        nssmtpd_session_apply_flags(session);
+    }
+}
+
 /* What the host in session->conf offers to this client. Flags that a script has set hold
  * until TLS brings it to another host. */
 static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before)
@@ -62,9 +92,8 @@ static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before
 
     if (conf != before) {
         session->flags = (apr_uint32_t)conf->flags | nssmtpd_scan_kinds(conf->server);
-        if (nssmtpd_lists_has_client(conf->trusted, session->c->client_addr)) {
-            session->flags |= NSSMTPD_FLAG_LOCAL;
-        }
+        session->listed = 0;
+        look_up_client(session);
     }
     d->offer = &conf->offer;
     d->out = session->out;
@@ -94,6 +123,7 @@ static int take_slot(nssmtpd_session_t *session)
     session->slot = nssmtpd_state_open(session->c->client_addr, host_key(conf->server),
                                        is_trusted ? 0 : conf->max_connections,
                                        is_trusted ? 0 : conf->max_connections_per_address);
+    nssmtpd_board_open(session);
     return session->slot != NSSMTPD_NO_SLOT;
 }
 
@@ -110,7 +140,9 @@ nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
     session->out = apr_brigade_create(c->pool, c->bucket_alloc);
     use_own_timeout(session);
     set_terms(session, NULL);
+    nssmtpd_count(NSSMTPD_COUNT_CONNECTIONS, 1);
     if (!take_slot(session)) {
+        nssmtpd_count(NSSMTPD_COUNT_DENIED, 1);
         smtp_dialogue_close(&session->dialogue, SMTP_REPLY_TOO_MANY_CONNECTIONS);
         session->greeted = 1;
     }
@@ -185,9 +217,13 @@ int nssmtpd_client_is_gone(nssmtpd_transaction_t *t)
 static nssmtpd_wait_e step(nssmtpd_session_t *session)
 {
     apr_off_t waiting = 0;
-    smtp_event_e event = next_event(session);
-    nssmtpd_wait_e wait = nssmtpd_answers_give(session, event);
+    smtp_event_e event;
+    nssmtpd_wait_e wait;
 
+    follow_list(session);
+    event = next_event(session);
+    nssmtpd_board_turn(session);
+    wait = nssmtpd_answers_give(session, event);
     if (event != SMTP_EVENT_MORE && event != SMTP_EVENT_CONTENT && wait == NSSMTPD_GO_ON) {
         session->deadline = 0; /* a complete command: the next one has its own time */
         nssmtpd_connection_moves_on(session);
@@ -196,6 +232,7 @@ static nssmtpd_wait_e step(nssmtpd_session_t *session)
         && session->dialogue.event == SMTP_EVENT_MORE) {
         nssmtpd_transaction_end(session);
     }
+    nssmtpd_board_update(session, event);
     if (wait == NSSMTPD_GO_ON && apr_brigade_length(session->out, 0, &waiting) == APR_SUCCESS
         && waiting > OUT_MAX) {
         return nssmtpd_answers_send(session);
@@ -238,6 +275,7 @@ static nssmtpd_wait_e step_tls(nssmtpd_session_t *session)
         smtp_dialogue_restart(&session->dialogue, &session->conf->offer);
         session->user = NULL;
     }
+    nssmtpd_board_write(session);
     return NSSMTPD_GO_ON;
 }
 
@@ -344,5 +382,6 @@ void nssmtpd_session_end(nssmtpd_session_t *session)
     }
     nssmtpd_registry_give_place(session);
     smtp_dialogue_end(&session->dialogue);
+    nssmtpd_board_close(session);
     nssmtpd_state_close(session->slot);
 }

@@ -11,8 +11,12 @@
 #include <unistd.h>
 #include <unixd.h>
 
+#include "server/board.h"
+#include "server/changes.h"
 #include "server/check.h"
 #include "server/config.h"
+#include "server/counters.h"
+#include "server/permits.h"
 #include "server/registry.h"
 #include "server/state.h"
 #include "server/tls.h"
@@ -83,7 +87,12 @@ static int make_spool(server_rec *s, apr_pool_t *p)
 
 void nssmtpd_startup_child_init(apr_pool_t *pchild, server_rec *s)
 {
+    apr_status_t rv = nssmtpd_permits_init(s->process->pool);
+
     (void)pchild;
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s, "NS0064: cannot make the lock of lists");
+    }
     for (; s; s = s->next) {
         const nssmtpd_config_t *conf = nssmtpd_config(s);
 
@@ -126,6 +135,12 @@ static void start_clock(apr_pool_t *pconf, server_rec *s)
     }
 }
 
+static int make_shared(server_rec *s)
+{
+    return nssmtpd_state_create(s) == OK && nssmtpd_board_create(s) == OK
+           && nssmtpd_counters_create(s) == OK && nssmtpd_changes_create(s) == OK ? OK : !OK;
+}
+
 int nssmtpd_startup_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp,
                                 server_rec *s)
 {
@@ -133,7 +148,7 @@ int nssmtpd_startup_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t 
     if (!is_wanted(s) || ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
         return OK; /* the first of two passes only checks */
     }
-    if (make_spool(s, ptemp) != OK || nssmtpd_state_create(s) != APR_SUCCESS) {
+    if (make_spool(s, ptemp) != OK || make_shared(s) != OK) {
         return !OK;
     }
     nssmtpd_tls_install_gate();
@@ -148,6 +163,7 @@ void nssmtpd_startup_child_status(server_rec *s, pid_t pid, ap_generation_t gen,
 {
     (void)s, (void)gen, (void)slot;
     if (state == MPM_CHILD_EXITED) {
+        nssmtpd_board_reap(pid);
         nssmtpd_state_reap(pid);
     }
 }

@@ -6,18 +6,13 @@
 
 #include <ap_mpm.h>
 #include <apr_atomic.h>
-#include <apr_shm.h>
-#include <apr_strings.h>
-#include <http_config.h>
 #include <errno.h>
-#include <http_log.h>
 #include <signal.h>
 #include <unistd.h>
 
-APLOG_USE_MODULE(nssmtpd);
+#include "server/shared.h"
 
-/* Enough for any ulimit -n; memory that no connection used is never touched. */
-#define SLOTS 65536
+#define SLOTS NSSMTPD_SLOTS
 
 typedef struct slot_t {
     apr_uint32_t pid; /* 0: free */
@@ -48,25 +43,12 @@ typedef struct table_t {
 static table_t *table;         /* mapped before any child, the same in all */
 static apr_uint32_t next_slot; /* where this child looks for a free one first */
 
-apr_status_t nssmtpd_state_create(server_rec *s)
+int nssmtpd_state_create(server_rec *s)
 {
-    /* A module with another table finds none, should it come by a graceful restart. */
-    const char *key = apr_psprintf(s->process->pool, "nssmtpd-state-%d", (int)sizeof(table_t));
-    apr_shm_t **kept = ap_retained_data_get(key);
-    apr_status_t rv;
+    int is_new;
 
-    if (!kept) {
-        kept = ap_retained_data_create(key, sizeof(*kept));
-        rv = apr_shm_create(kept, sizeof(table_t), NULL, s->process->pool);
-        if (rv != APR_SUCCESS) {
-            ap_log_error(APLOG_MARK, APLOG_EMERG, rv, s,
-                         "NS0008: cannot make shared memory of %d octets for the table of "
-                         "connections", (int)sizeof(table_t));
-            return rv;
-        }
-    }
-    table = apr_shm_baseaddr_get(*kept);
-    return APR_SUCCESS;
+    table = nssmtpd_shared_keep(s, "connections", sizeof(table_t), &is_new);
+    return table ? OK : !OK;
 }
 
 /* A host has one IPv4 address, but a whole /64 of IPv6. */
@@ -142,6 +124,16 @@ void nssmtpd_state_close(int n)
         apr_atomic_cas32(&table->slots[n].pid, 0, getpid());
         next_slot = n;
     }
+}
+
+apr_uint32_t nssmtpd_state_used(void)
+{
+    return table ? apr_atomic_read32(&table->used) : 0;
+}
+
+pid_t nssmtpd_state_owner(int n)
+{
+    return (pid_t)apr_atomic_read32(&table->slots[n].pid);
 }
 
 /* Two children that write at once may lose one failure of an address: no harm. */

@@ -10,8 +10,11 @@
 
 #define NSSMTPD_NO_SLOT (-1)
 
-/* Makes the shared memory once in the life of the parent process. */
-apr_status_t nssmtpd_state_create(server_rec *s);
+/* Enough for any ulimit -n; memory that no connection used is never touched. */
+#define NSSMTPD_SLOTS 65536
+
+/* Finds the shared memory. In the parent; OK or not. */
+int nssmtpd_state_create(server_rec *s);
 
 /* Takes a slot for a connection from addr to the host identified by host (any number that
  * stays the same over restarts). total and per_address are limits, 0 is none. Returns the
@@ -21,6 +24,12 @@ int nssmtpd_state_open(const apr_sockaddr_t *addr, apr_uint32_t host, apr_int64_
 
 /* Gives a slot back; NSSMTPD_NO_SLOT is allowed. */
 void nssmtpd_state_close(int slot);
+
+/* Slots from this number on were never taken. */
+apr_uint32_t nssmtpd_state_used(void);
+
+/* Whose process a slot is; 0: it is free. */
+pid_t nssmtpd_state_owner(int slot);
 
 /* Wrong passwords from an address: each doubles the time until the next try is looked at.
  * The table forgets an address after ten quiet minutes, or when it is full. */

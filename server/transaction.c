@@ -101,6 +101,9 @@ void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *re
     nssmtpd_mail_t *mail = session->mail;
 
     mail->outcome = mail->t.rcpts->nelts == 0 ? reply : NULL;
+    if (reply && !smtp_reply_is_positive(reply)) {
+        nssmtpd_count(NSSMTPD_COUNT_RCPT_REFUSED, 1);
+    }
 }
 
 /* The message */
@@ -222,6 +225,22 @@ static void publish(nssmtpd_mail_t *mail)
     apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));
 }
 
+/* A message that came to its end. */
+static void count(const nssmtpd_mail_t *mail)
+{
+    int class = mail->outcome->code / 100;
+
+    if (!mail->t.ended) {
+        return;
+    }
+    nssmtpd_count(class == 2 ? NSSMTPD_COUNT_MAILS
+                             : class == 4 ? NSSMTPD_COUNT_DEFERRED : NSSMTPD_COUNT_REFUSED, 1);
+    if (class == 2) {
+        nssmtpd_count(NSSMTPD_COUNT_RECIPIENTS, mail->t.rcpts->nelts);
+        nssmtpd_count(NSSMTPD_COUNT_BYTES, mail->spool->length);
+    }
+}
+
 void nssmtpd_transaction_end(nssmtpd_session_t *session)
 {
     nssmtpd_mail_t *mail = session->mail;
@@ -234,6 +253,7 @@ void nssmtpd_transaction_end(nssmtpd_session_t *session)
         mail->t.route->delivery->end(&mail->t);
     }
     publish(mail);
+    count(mail);
     log_request(mail->t.r);
     if (mail->spool) {
         nssmtpd_spool_close(mail->spool);

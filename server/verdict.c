@@ -9,6 +9,7 @@
 
 #include "server/body.h"
 #include "server/filter.h"
+#include "server/permits.h"
 #include "server/phase.h"
 #include "server/scanning.h"
 #include "server/script.h"
@@ -40,10 +41,10 @@ const nssmtpd_route_t *nssmtpd_verdict_way(const nssmtpd_session_t *session,
                                            const char *domain)
 {
     const nssmtpd_config_t *conf = session->conf;
-    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
+    const nssmtpd_route_t *own;
 
-    return listed && listed->route && !(may_relay(session) && conf->relay) ? listed->route
-                                                                           : conf->relay;
+    nssmtpd_permits_domain(conf, domain, &own);
+    return own && !(may_relay(session) && conf->relay) ? own : conf->relay;
 }
 
 /* Where a recipient goes whom this client may address, or NULL. */
@@ -52,7 +53,8 @@ static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
 {
     const nssmtpd_config_t *conf = session->conf;
     const char *domain = lower_domain(session->mail->t.r->pool, address->domain);
-    const nssmtpd_domain_t *listed = nssmtpd_lists_find(conf->domain_list, domain);
+    const nssmtpd_route_t *own;
+    int is_listed = nssmtpd_permits_domain(conf, domain, &own);
 
     if (may_relay(session) && conf->relay) {
         return conf->relay;
@@ -60,10 +62,10 @@ static const nssmtpd_route_t *permitted(const nssmtpd_session_t *session,
     if (address->domain.n == 0) { /* RFC 5321 4.5.1: postmaster is always heard */
         return conf->relay ? conf->relay : APR_ARRAY_IDX(conf->domains, 0, nssmtpd_domain_t).route;
     }
-    if (!listed || (!may_relay(session) && smtp_address_is_routed(address))) {
+    if (!is_listed || (!may_relay(session) && smtp_address_is_routed(address))) {
         return NULL;
     }
-    return listed->route ? listed->route : conf->relay;
+    return own ? own : conf->relay;
 }
 
 const nssmtpd_route_t *nssmtpd_verdict_route(nssmtpd_session_t *session,
@@ -121,9 +123,10 @@ nssmtpd_rcpt_t nssmtpd_verdict_make_rcpt(nssmtpd_session_t *session,
 {
     enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
     nssmtpd_rcpt_t rcpt = nssmtpd_rcpt_make(session->mail->t.r->pool, address);
+    const nssmtpd_route_t *own;
 
     rcpt.flags |= session->flags & SCANS;
-    if (nssmtpd_lists_find(session->conf->domain_list, rcpt.domain)) {
+    if (nssmtpd_permits_domain(session->conf, rcpt.domain, &own)) {
         rcpt.flags |= NSSMTPD_FLAG_RELAY;
     }
     return rcpt;
