@@ -132,10 +132,16 @@ static void run(nssmtpd_scan_t *scan)
     const struct cl_engine *engine = nssmtpd_signatures_use(scan->conf->baton);
     struct cl_scan_options options = { .general = CL_SCAN_GENERAL_HEURISTICS, .parse = ~0u,
                                        .heuristic = CL_SCAN_HEURISTIC_EXCEEDS_MAX };
-    cl_fmap_t *file = map(scan->job);
     const char *name = NULL;
     cl_error_t rc = CL_EMEM;
+    cl_fmap_t *file;
 
+    if ((long long)scan->job->message.n > cl_engine_get_num(engine, CL_ENGINE_MAX_FILESIZE, NULL)) {
+        scan->verdict = NSSMTPD_VERDICT_TOO_LARGE; /* libclamav would call it a virus */
+        scan->why = "larger than maxfilesize=";
+        return;
+    }
+    file = map(scan->job);
     if (file) {
         rc = cl_scanmap_callback(file, NULL, &name, NULL, engine, &options, scan);
     }

@@ -226,7 +226,7 @@ static struct cl_engine *load(nssmtpd_engine_t *e, const char **why)
         rc = cl_engine_compile(engine);
     }
     if (rc != CL_SUCCESS || !e->signatures) {
-        *why = rc == CL_SUCCESS ? "it is empty; run freshclam" : cl_strerror(rc);
+        *why = rc == CL_SUCCESS ? "there are none" : cl_strerror(rc);
         cl_engine_free(engine);
         return NULL;
     }
@@ -242,7 +242,7 @@ static int load_first(nssmtpd_engine_t *e, server_rec *s)
     e->engine = load(e, &why);
     if (!e->engine) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, 0, s, "NS0086: SmtpdScanner clamav: cannot load the "
-                     "signatures in %s: %s", e->settings.database, why);
+                     "signatures in %s: %s; freshclam fetches them", e->settings.database, why);
         return !OK;
     }
     ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "NS0085: SmtpdScanner clamav: %u signatures of "

@@ -15,6 +15,7 @@ use Digest::MD5 qw(md5_hex);
 use File::Path qw(make_path);
 use File::Temp ();
 use FreePort;
+use IO::Compress::Gzip qw(gzip);
 use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
 use POSIX ();
@@ -59,6 +60,14 @@ sub mail_with {
         . "here it is\r\n--b\r\nContent-Type: application/octet-stream; name=\"$name\"\r\n"
         . "Content-Disposition: attachment; filename=\"$name\"\r\nContent-Transfer-Encoding: base64\r\n\r\n"
         . encode_base64($octets, "\r\n") . "--b--\r\n";
+}
+
+# A gzip file in a gzip file .. so many times.
+sub nested {
+    my ($depth) = @_;
+    my $octets = 'the innermost';
+    for (1 .. $depth) { gzip(\(my $inner = $octets) => \$octets) or croak 'gzip'; }
+    return $octets;
 }
 
 sub new {
