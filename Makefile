@@ -20,20 +20,21 @@ Q        = $(if $(V),,@echo '  $(1)  $@';)
 COMPILE  = $(CC) $(CSTD) $(OPT) $(WARN) $(EXTRA) $(CPPFLAGS_ALL) $(CFLAGS)
 
 SMTP    := $(wildcard smtp/*.c)
+CLAMAV  := filters/clamav.c filters/signatures.c
 SOURCES := $(wildcard mod_nssmtpd.c server/*.c relay/*.c lua/*.c) $(SMTP) \
-           $(filter-out filters/clamav.c,$(wildcard filters/*.c))
-MODULES  = $(O)/mod_nssmtpd.so $(if $(wildcard filters/clamav.c),$(O)/mod_nssmtpd_clamav.so)
+           $(filter-out $(CLAMAV),$(wildcard filters/*.c))
+MODULES  = $(O)/mod_nssmtpd.so $(O)/mod_nssmtpd_clamav.so
 UNITS   := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 obj      = $(addprefix $(O)/obj/,$(1:.c=.o))
 
-all: $(MODULES)                 ## build/mod_nssmtpd.so, and mod_nssmtpd_clamav.so with libclamav
+all: $(MODULES)                 ## build/mod_nssmtpd.so and build/mod_nssmtpd_clamav.so
 
 $(O)/mod_nssmtpd.so: $(call obj,$(SOURCES))
 	$(call Q,LD)$(CC) -shared $(EXTRA) $(LDFLAGS) -o $@ $^ -lcares $(LUA_LIBS) $(LDLIBS)
 
 # libclamav does not survive being unloaded at a restart, hence nodelete.
-$(O)/mod_nssmtpd_clamav.so: $(call obj,filters/clamav.c)
+$(O)/mod_nssmtpd_clamav.so: $(call obj,$(CLAMAV))
 	$(call Q,LD)$(CC) -shared $(EXTRA) -Wl,-z,nodelete $(LDFLAGS) -o $@ $^ -lclamav $(LDLIBS)
 
 $(O)/obj/%.o: %.c $(O)/command

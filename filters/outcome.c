@@ -219,7 +219,7 @@ static void add_unseen(const nssmtpd_scan_t *scan, outcome_e outcome, apr_interv
                        nssmtpd_scanned_t *result)
 {
     const nssmtpd_scan_job_t *job = scan->job;
-    const char *why = scan->why ? scan->why : "it did not say why";
+    const char *why = clean(job->p, scan->why ? scan->why : "it did not say why", WORDS_MAX);
     int is_size = scan->verdict == NSSMTPD_VERDICT_TOO_LARGE;
 
     if (scan->verdict == NSSMTPD_VERDICT_DEFER) {
@@ -250,11 +250,11 @@ static void add_unseen(const nssmtpd_scan_t *scan, outcome_e outcome, apr_interv
 static void tell_bad(const nssmtpd_scan_t *scan, outcome_e outcome, apr_interval_time_t took)
 {
     const nssmtpd_scan_job_t *job = scan->job;
+    const char *found = clean(job->p, scan->found ? scan->found : "unknown", WORDS_MAX);
     const char *what = scan->conf->scanner->is_spam
                            ? apr_psprintf(job->p, "spam, %.1f of %.1f, %s", scan->score,
-                                          scan->threshold, scan->found ? scan->found : "-")
-                           : apr_pstrcat(job->p, "virus ", scan->found ? scan->found : "unknown",
-                                         NULL);
+                                          scan->threshold, found)
+                           : apr_pstrcat(job->p, "virus ", found, NULL);
 
     if (outcome == DISCARD) { /* a mail that is gone must be found in the log */
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, job->r,

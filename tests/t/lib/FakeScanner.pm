@@ -1,0 +1,133 @@
+# A scanner's daemon that does what it is told, which no real one would: takes its time, hangs, dies,
+# answers nonsense. It speaks as clamd does, unless its script has another speech.
+#
+#   my $fake = FakeScanner->new(script => [{ say => "stream: OK\0" }, { hang => 1 }]);
+#   "SmtpdScanner clamd 127.0.0.1:" . $fake->port
+#   $fake->asked                   # how many connections were made
+#   $fake->heard(0)                # what the first one said, once it is over
+#   $fake->stop;                   # also done when the object goes
+#
+# The n-th connection is served by the n-th entry, the last one for ever. An entry's keys, done in
+# this order: read => n octets (all up to clamd's final empty chunk without it; 0: none),
+# delay => seconds, say => octets, endless => octets again and again, hang => 1 until the peer closes,
+# reset => 1. Then it closes.
+package FakeScanner;
+
+use strict;
+use warnings;
+use Carp qw(croak);
+use File::Temp ();
+use FreePort;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use POSIX ();
+use Socket qw(SOL_SOCKET SO_LINGER);
+use Time::HiRes qw(sleep time);
+
+sub new {
+    my ($class, %a) = @_;
+    my $self = bless { script => [{ say => "stream: OK\0" }], %a, owner => $$ }, $class;
+    $self->{dir} = File::Temp->newdir('fake-scanner.XXXXXX', TMPDIR => 1);
+    chmod 0755, "$self->{dir}";
+    $self->{port} ||= FreePort::pick() unless $self->{path};
+    return $self->start;
+}
+
+sub port { $_[0]{port} }
+
+sub start {
+    my ($self) = @_;
+    my $listener = $self->{path}
+        ? IO::Socket::UNIX->new(Local => $self->{path}, Listen => 64)
+        : IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Listen => 64,
+            ReuseAddr => 1);
+    croak "cannot listen: $!" unless $listener;
+    chmod 0777, $self->{path} if $self->{path};
+    defined($self->{pid} = fork) or croak "fork: $!";
+    if (!$self->{pid}) {
+        POSIX::setpgid(0, 0);
+        $SIG{TERM} = 'DEFAULT';
+        eval { $self->_serve($listener); 1 } or print STDERR "# FakeScanner: $@";
+        POSIX::_exit(1);
+    }
+    POSIX::setpgid($self->{pid}, $self->{pid});
+    return $self;
+}
+
+# Its process group: the connections have processes of their own.
+sub stop {
+    my ($self) = @_;
+    return if !$self->{pid} || $self->{owner} != $$;
+    kill TERM => -$self->{pid};
+    waitpid delete $self->{pid}, 0;
+}
+
+sub DESTROY { local ($?, $!, $@); $_[0]->stop }
+
+sub asked { my @files = glob "$_[0]{dir}/*.begun"; return scalar @files }
+
+sub heard {
+    my ($self, $n) = @_;
+    open my $in, '<:raw', "$self->{dir}/$n.over" or return;
+    local $/;
+    return scalar <$in>;
+}
+
+# ---- what follows runs in the fake's processes
+
+sub _serve {
+    my ($self, $listener) = @_;
+    $SIG{CHLD} = 'IGNORE';
+    for (my $n = 0;; $n++) {
+        my $s = $listener->accept or next;
+        my $entry = $self->{script}[$n] // $self->{script}[-1];
+        open my $out, '>', "$self->{dir}/$n.begun";
+        close $out;
+        next if fork;
+        close $listener;
+        local $SIG{PIPE} = 'IGNORE';
+        my $heard = _play($s, $entry);
+        open $out, '>:raw', "$self->{dir}/$n.new";
+        print {$out} $heard;
+        close $out;
+        rename "$self->{dir}/$n.new", "$self->{dir}/$n.over";
+        POSIX::_exit(0);
+    }
+}
+
+# What the peer said until it has said all, or closes.
+sub _listen {
+    my ($s, $wanted) = @_;
+    my $heard = '';
+    until (defined $wanted ? length $heard >= $wanted : _is_whole($heard)) {
+        sysread $s, $heard, 65536, length $heard or last;
+    }
+    return $heard;
+}
+
+# zINSTREAM, NUL, chunks with their lengths before them, the last one empty.
+sub _is_whole {
+    my ($heard) = @_;
+    my $at = index($heard, "\0") + 1 or return 0;
+    return 1 if $heard !~ /^zINSTREAM\0/;
+    while (length $heard >= $at + 4) {
+        my $n = unpack 'N', substr $heard, $at, 4;
+        return 1 if !$n;
+        $at += 4 + $n;
+    }
+    return 0;
+}
+
+sub _play {
+    my ($s, $entry) = @_;
+    my $heard = _listen($s, $entry->{read});
+    sleep $entry->{delay} if $entry->{delay};
+    syswrite $s, $entry->{say} if defined $entry->{say};
+    if (defined $entry->{endless}) { 1 while syswrite $s, $entry->{endless} x 1000; }
+    if ($entry->{hang}) { 1 while sysread $s, $heard, 65536, length $heard; }
+    setsockopt $s, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0 if $entry->{reset};
+    close $s;
+    return $heard;
+}
+
+1;
