@@ -18,7 +18,7 @@
  * as were ever needed at once, which is about as many as there are threads. */
 typedef union buffer_t {
     union buffer_t *next; /* on the pile of those that nobody uses */
-    char octets[16 * 1024];
+    char octets[64 * 1024];
 } buffer_t;
 
 static apr_thread_mutex_t *mutex;
