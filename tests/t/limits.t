@@ -188,7 +188,7 @@ subtest 'clients that pipeline and never read' => sub {
     my $start = time;
     my $c = client('smtp_discard', ehlo => 'me.test');
     $c->mail('', 'c@d.test', "x\r\n");
-    cmp_ok time - $start, '<', 2, 'and others are served';
+    cmp_ok time - $start, '<', 15, 'and others are served'; # not in their time, which is for ever
 } if $has_room;
 
 subtest 'MAIL and RSET for ever' => sub {
