@@ -107,6 +107,20 @@ subtest 'both at once' => sub {
     like $mails[0], qr/^X-Smtpd-Virus-Status: clean; scanner=$_\r?$/m, "$_ has seen it" for qw(clamav clamd);
 };
 
+subtest 'many at once through both' => sub {
+    plan tests => 2;
+    my @clients = map { SMTPClient->new(port => $h->port('both'), timeout => 30) } 1 .. 16;
+    for my $c (@clients) {
+        $c->cmd($_) for 'EHLO me.test', 'MAIL FROM:<a@b.test>', 'RCPT TO:<many@x.test>', 'DATA';
+    }
+    for my $i (0 .. $#clients) {
+        $clients[$i]->send_raw(ClamdInstance::mail_with($i % 2 ? $EICAR : "harmless $i") . ".\r\n");
+    }
+    my @codes = map { $_->read_reply } @clients;
+    is_deeply \@codes, [(250, 554) x 8], 'each has its own answer';
+    is scalar(my @mails = arrived('many')), 8, 'and the clean ones arrive';
+};
+
 subtest 'a clamd that dies' => sub {
     plan tests => 7;
     refused('spare', ClamdInstance::mail_with($EICAR), 'Eicar-Test', 'the first of two is asked');
