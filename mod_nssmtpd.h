@@ -231,10 +231,14 @@ typedef struct nssmtpd_call_t {
 /* The call that this thread runs, or NULL. */
 nssmtpd_call_t *nssmtpd_call(void);
 
-/* What follows returns NULL, or a sentence that says why not. */
+/* What follows returns NULL, or a sentence that says why not, where it returns something. */
 
 /* The reply: "550 5.7.1 text", more lines with code and '-' or without. */
 const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_size_t n);
+
+/* The script has failed where its caller does not ask: the reason, which is copied. NULL: it
+ * is not known. */
+void nssmtpd_call_fail(nssmtpd_call_t *call, const char *reason);
 
 /* The envelope. Addresses stand without brackets; "" or "<>" is the null sender. */
 const char *nssmtpd_call_set_from(nssmtpd_call_t *call, const char *address);

@@ -10,6 +10,7 @@
 #include "lua/script_limits.h"
 #include "lua/binding.h"
 #include "lua/requests.h"
+#include "mod_nssmtpd.h"
 
 static const char library_key; /* its address is the key in the registry */
 
@@ -73,6 +74,42 @@ static void cut_stack(lua_State *L)
     }
 }
 
+/* mod_lua crashes of an error that is no text. A filter that fails before its first yield is to
+ * it one that does not want to filter, and behind the last octet it does not ask. */
+static int end_guarded(lua_State *L, int status, lua_KContext unused)
+{
+    nssmtpd_call_t *call = nssmtpd_call();
+
+    (void)unused;
+    if (status == LUA_OK || status == LUA_YIELD) {
+        return lua_gettop(L);
+    }
+    if (lua_type(L, -1) != LUA_TSTRING) {
+        lua_pushfstring(L, "an error that is a %s", luaL_typename(L, -1));
+    }
+    if (call) {
+        nssmtpd_call_fail(call, lua_tostring(L, -1));
+    }
+    return lua_error(L);
+}
+
+static int run_guarded(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    return end_guarded(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, end_guarded), 0);
+}
+
+/* On the stack are the function that is about to be called and its argument. */
+static void guard(lua_State *L)
+{
+    if (nssmtpd_call() && lua_type(L, -2) == LUA_TFUNCTION) {
+        lua_pushvalue(L, -2);
+        lua_pushcclosure(L, run_guarded, 1);
+        lua_replace(L, -3);
+    }
+}
+
 int nssmtpd_binding_request(lua_State *L, request_rec *r)
 {
     int is_main;
@@ -85,6 +122,7 @@ int nssmtpd_binding_request(lua_State *L, request_rec *r)
     if (is_main) {
         cut_stack(L);
     }
+    guard(L);
     nssmtpd_requests_enter(L, r);
     push_library(L);
     lua_setglobal(L, "smtpd");

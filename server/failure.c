@@ -1,5 +1,5 @@
-/* How a phase's handler fails, and how one learns of it: mod_lua's answers tell little, its
- * error page and its lines in the error log tell the rest. What the client hears then is
+/* How a phase's handler fails, and how one learns of it: mod_lua's answers tell little, the Lua
+ * binding and mod_lua's lines in the error log tell the rest. What the client hears then is
  * script.c's, which calls this.
  */
 #include "server/failure.h"
@@ -13,40 +13,11 @@
 
 APLOG_USE_MODULE(nssmtpd);
 
-/* mod_lua prints its error as HTML: "<h3>Error!</h3>\n<pre>text</pre>". */
-static const char *lua_error(nssmtpd_script_t *script)
+void nssmtpd_call_fail(nssmtpd_call_t *call, const char *reason)
 {
-    static const struct {
-        const char *entity;
-        char octet;
-    } rows[] = { { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&amp;", '&' } };
-    const char *at, *end;
-    char *page, *out, *text;
-    apr_size_t n, i;
+    nssmtpd_script_t *script = (nssmtpd_script_t *)call;
 
-    if (apr_brigade_pflatten(script->printed, &page, &n, script->call.r->pool) != APR_SUCCESS) {
-        return NULL;
-    }
-    page = apr_pstrmemdup(script->call.r->pool, page, n);
-    if (!(at = strstr(page, "<h3>Error!</h3>")) || !(at = strstr(at, "<pre>"))) {
-        return NULL;
-    }
-    at += strlen("<pre>");
-    end = strstr(at, "</pre>");
-    out = text = apr_pstrdup(script->call.r->pool, at);
-    for (end = end ? end : at + strlen(at); at < end; at += n) {
-        n = 1;
-        *out = *at;
-        for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-            if (strncmp(at, rows[i].entity, strlen(rows[i].entity)) == 0) {
-                *out = rows[i].octet;
-                n = strlen(rows[i].entity);
-            }
-        }
-        out++;
-    }
-    *out = '\0';
-    return text;
+    script->failed = reason ? apr_pstrdup(call->r->pool, reason) : "no reason is known";
 }
 
 void nssmtpd_failure_log(nssmtpd_script_t *script, const char *reason)
@@ -99,7 +70,6 @@ void nssmtpd_failure_watch_log(const ap_errorlog_info *info, const char *text)
 const char *nssmtpd_failure_of(nssmtpd_script_t *script, int rc, int *is_silent)
 {
     request_rec *r = script->call.r;
-    const char *message;
 
     *is_silent = script->is_missing && !script->is_broken;
     if (*is_silent) {
@@ -107,6 +77,9 @@ const char *nssmtpd_failure_of(nssmtpd_script_t *script, int rc, int *is_silent)
     }
     if (script->is_broken) {
         return "the script cannot be loaded; the line before says why";
+    }
+    if (script->failed) {
+        return script->failed;
     }
     if (script->is_declined) { /* a script may say so, apache2.DECLINED */
         *is_silent = strcmp(r->handler, "lua-map-handler") == 0;
@@ -116,8 +89,6 @@ const char *nssmtpd_failure_of(nssmtpd_script_t *script, int rc, int *is_silent)
     if (rc < HTTP_BAD_REQUEST && r->status < HTTP_BAD_REQUEST) {
         return NULL;
     }
-    message = r->status == HTTP_INTERNAL_SERVER_ERROR ? lua_error(script) : NULL;
-    return message ? message
-                   : apr_psprintf(r->pool, "it ended with status %d",
-                                  rc >= HTTP_BAD_REQUEST ? rc : r->status);
+    return apr_psprintf(r->pool, "it ended with status %d",
+                        rc >= HTTP_BAD_REQUEST ? rc : r->status);
 }

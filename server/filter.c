@@ -131,6 +131,17 @@ static void replace(nssmtpd_mail_t *mail, nssmtpd_spool_t *spool)
     nssmtpd_transaction_scan_header(mail);
 }
 
+static void log_failure(const nssmtpd_mail_t *mail, request_rec *r, apr_status_t rv,
+                        const char *reason)
+{
+    if (rv >= HTTP_BAD_REQUEST && rv < 600) { /* mod_lua returns an HTTP status */
+        rv = APR_EGENERAL;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, reason ? APR_SUCCESS : rv, r,
+                  "NS0077: %s: an input filter for /smtp/data has failed%s%s (SetInputFilter)",
+                  mail->t.id, reason ? ": " : "", reason ? reason : "");
+}
+
 static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
 {
     const nssmtpd_config_t *conf = mail->session->conf;
@@ -146,17 +157,12 @@ static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
     nssmtpd_script_enter(&script, mail->session, NSSMTPD_PHASE_DATA, r);
     rv = drain(r, spool, conf->max_message_size);
     nssmtpd_script_leave();
-    if (rv == APR_SUCCESS) {
+    if (rv == APR_SUCCESS && !script.failed) {
         replace(mail, spool);
         return NULL;
     }
     nssmtpd_spool_close(spool);
-    if (rv >= HTTP_BAD_REQUEST && rv < 600) { /* mod_lua returns an HTTP status */
-        rv = APR_EGENERAL;
-    }
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, rv, r,
-                  "NS0077: %s: an input filter for /smtp/data has failed (SetInputFilter)",
-                  mail->t.id);
+    log_failure(mail, r, rv, script.failed);
     return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
 }
 

@@ -15,6 +15,7 @@ typedef struct nssmtpd_script_t {
     const smtp_reply_t *outcome;  /* without the script; NULL: the usual positive reply */
     const smtp_reply_t *said;     /* by setreply */
     const char *wrong;            /* why what it said last is no reply; NULL: it is one */
+    const char *failed;           /* why, if it has told by nssmtpd_call_fail() */
     apr_bucket_brigade *printed;  /* its output, up to some length */
     unsigned is_missing : 1;      /* the script has no function for the phase */
     unsigned is_broken : 1;       /* it could not be loaded */
