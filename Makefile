@@ -112,7 +112,7 @@ lint:                           ## the checks of tools/lint
 	@$(MAKE) $(quiet) build/config.mk
 	@tools/lint
 
-install: all                    ## into httpd's module directory; .load and .conf on Debian
+install: all                    ## into httpd's module directory; policies; .load and .conf on Debian
 	install -d $(DESTDIR)$(LIBEXECDIR)
 	install -m 644 $(MODULES) $(DESTDIR)$(LIBEXECDIR)
 	@tools/install-conf "$(DESTDIR)" "$(LIBEXECDIR)"
