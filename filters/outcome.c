@@ -224,7 +224,7 @@ static void add_unseen(const nssmtpd_scan_t *scan, outcome_e outcome, apr_interv
 
     if (scan->verdict == NSSMTPD_VERDICT_DEFER) {
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, job->r,
-                      "NS0082: %s: SmtpdScanner %s: wants it later: %s; the message %s", job->id,
+                      "NS0106: %s: SmtpdScanner %s: wants it later: %s; the message %s", job->id,
                       scan->conf->name, why, outcome_words[outcome]);
     }
     else if (is_size) {
@@ -336,6 +336,6 @@ void nssmtpd_outcome_end(const nssmtpd_scan_job_t *job, nssmtpd_scanned_t *resul
 void nssmtpd_outcome_tell_failover(const nssmtpd_line_t *line, const nssmtpd_scan_t *scan)
 {
     ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, scan->job->r,
-                  "NS0080: %s: SmtpdScanner %s: %s; the next line of that name is tried",
+                  "NS0107: %s: SmtpdScanner %s: %s; the next line of that name is tried",
                   scan->job->id, line->conf.name, scan->why ? scan->why : "it did not say why");
 }

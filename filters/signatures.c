@@ -347,7 +347,7 @@ static int reload(nssmtpd_engine_t *e, server_rec *s)
     e->ready = load(e, &why);
     if (!e->ready) {
         e->signatures = signatures;
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "NS0086: SmtpdScanner clamav: cannot load the "
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "NS0108: SmtpdScanner clamav: cannot load the "
                      "new signatures in %s: %s; the old ones stay in use", e->settings.database,
                      why);
         return 0;

@@ -1,6 +1,6 @@
 /* Spam and viruses for scripts: messages and data that a script has in hand, put to the scanners
- * of the host that it means. What SmtpdScanner lets follow from a verdict (action=, onerror=) is for
- * mail on its way; a script is told the verdict, or that there is none. Blocks like a scan.
+ * of the host that it means. What SmtpdScanner lets follow from a verdict (action=, onerror=) is
+ * for mail on its way; a script is told the verdict, or that there is none. Blocks like a scan.
  */
 #include <apr_strings.h>
 #include <string.h>
@@ -61,7 +61,7 @@ static int fail_question(lua_State *L, const question_t *q, const char *why)
     return q->guard ? close_question(L, q, 2) : 2;
 }
 
-/* A script's message may have LF; scanners see what would be sent. Bare CR and LF make it longer. */
+/* A script's message may have LF; scanners see what would be sent, which may be longer. */
 static smtp_span_t make_canonical(apr_pool_t *p, smtp_span_t text)
 {
     const char *at = text.p, *end = text.p + text.n;

@@ -126,7 +126,7 @@ subtest 'a clamd that dies' => sub {
     refused('spare', ClamdInstance::mail_with($EICAR), 'Eicar-Test', 'the first of two is asked');
     $clamd->kill_it;
     refused('spare', ClamdInstance::mail_with($EICAR), 'Eicar-Test', 'then the second');
-    like $h->log('error.log'), qr/NS0080: .*the next line/, 'the log says so';
+    like $h->log('error.log'), qr/NS0107: .*the next line/, 'the log says so';
     $other->kill_it;
     like post($_, "Subject: x\r\n\r\nx\r\n"), qr/^451 4\.7\.1 /, "none is left: $_" for qw(spare alone);
     like post('lenient', "Subject: x\r\n\r\nx\r\n"), qr/^250 /, 'or let in';
@@ -177,7 +177,7 @@ subtest 'new signatures' => sub {
     open my $out, '>', "$temp/db/broken.ndb" or die $!;
     print {$out} "this is:no:signature\n";
     close $out;
-    ok wait_long { lines_of('NS0086') }, 'files that cannot be loaded are said';
+    ok wait_long { lines_of('NS0108') }, 'files that cannot be loaded are said';
     refused('inside', ClamdInstance::mail_with($worm), 'Worm-Test', 'and the signatures there were stay');
     ok kill(0 => $h->pid), 'httpd lives';
 };
