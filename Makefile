@@ -31,7 +31,7 @@ obj      = $(addprefix $(O)/obj/,$(1:.c=.o))
 all: $(MODULES)                 ## build/mod_nssmtpd.so and build/mod_nssmtpd_clamav.so
 
 $(O)/mod_nssmtpd.so: $(call obj,$(SOURCES))
-	$(call Q,LD)$(CC) -shared $(EXTRA) $(LDFLAGS) -o $@ $^ -lcares $(LUA_LIBS) $(LDLIBS)
+	$(call Q,LD)$(CC) -shared $(EXTRA) $(LDFLAGS) -o $@ $^ -lcares -ljansson $(LUA_LIBS) $(LDLIBS)
 
 # libclamav does not survive being unloaded at a restart, hence nodelete.
 $(O)/mod_nssmtpd_clamav.so: $(call obj,$(CLAMAV))

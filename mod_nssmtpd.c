@@ -55,7 +55,9 @@ static void register_scanners(apr_pool_t *p)
         const char *name;
         const nssmtpd_scanner_t *scanner;
     } rows[] = {
-        { "clamd", &nssmtpd_clamd_scanner }
+        { "clamd", &nssmtpd_clamd_scanner },
+        { "spamd", &nssmtpd_spamd_scanner },
+        { "rspamd", &nssmtpd_rspamd_scanner }
     };
     apr_size_t i;
 
