@@ -225,6 +225,8 @@ static const smtp_reply_t *check_name(nssmtpd_session_t *session)
                       "NS0079: denied: address without a name (SmtpdFlags resolve)");
         return smtp_reply(SMTP_REPLY_NO_NAME);
     }
+    session->c->remote_host = apr_pstrdup(session->c->pool, name); /* for logs and scanners */
+    session->c->double_reverse = 1;
     return NULL;
 }
 

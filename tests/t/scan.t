@@ -74,7 +74,7 @@ my @cases = (
     [too_large_spam => ['timer maxsize=1K'], $OK, $LARGE, qr/NS0081: .*passes, unscanned/],
     [too_large_virus => ['sleeper maxsize=1K'], $FAULT, undef],
     [spare => ["clamd $nobody", 'clamd ' . fake(spare => { say => $EICAR })], qr/^554 .*Eicar/, undef,
-        qr/NS0080: .*refused; the next line/],
+        qr/NS0107: .*refused; the next line/],
     [spare_hangs => ['clamd ' . fake(spare_hangs => { hang => 1 }) . ' timeout=1',
         'clamd ' . fake(spare_works => { say => $GOOD })], $OK, $CLEAN],
     [both_down => ["clamd $nobody", "clamd $nobody"], $FAULT, undef],
@@ -198,7 +198,7 @@ SKIP: {
         is_deeply [sort map {/^(\d+)/} @$answers], [250, 451, 451], 'as long as there is time';
         ($answers) = at_once('crowded', 3);
         is_deeply [map {/^(\d+)/} @$answers], [250, 250, 250], 'or go to the next line of that name';
-        like $h->log('error.log'), qr/NS0080: .*no place came free in time: max=/, 'and the log says so';
+        like $h->log('error.log'), qr/NS0107: .*no place came free in time: max=/, 'and the log says so';
     };
 
     # The worker MPM has a thread for each session, and there are 24.
