@@ -226,7 +226,7 @@ subtest 'conf/examples' => sub {
         my ($name) = $file =~ m{([^/]+)$};
         my ($valid, $said) = OwnHttpd->new(main => $text,
             modules => [qw(proxy slotmem_shm lbmethod_byrequests proxy_balancer socache_shmcb ssl
-                authn_file authz_user)])->check;
+                authn_file authz_user lua)])->check;
         ok $valid, $name or diag $said;
     }
 };
