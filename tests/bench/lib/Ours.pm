@@ -1,7 +1,7 @@
 # Our own targets: httpd with the processes and threads that its package sets, CustomLog, mod_status'
 # counters, log level warn, and the module's defaults. MaxMemFree is left to httpd's default except
-# where idle sessions are counted: with `MaxMemFree 1` Debian's APR gives every pool's memory back at
-# once, by munmap, and takes it anew by mmap for the next mail.
+# where idle sessions are counted: with `MaxMemFree 8` Debian's APR gives much of a pool's memory back
+# at once, by munmap, and takes it anew by mmap for the next mail.
 package Ours;
 
 use strict;
@@ -51,7 +51,7 @@ sub _room {
     my ($n) = @_;
     return '' if !$n;
     my $factor = 20 + int 0.75 * $n / 25;
-    return "AsyncRequestWorkerFactor $factor\nMaxMemFree 1\n";
+    return "AsyncRequestWorkerFactor $factor\nMaxMemFree 8\n";
 }
 
 sub build {

@@ -31,7 +31,7 @@ sub httpd {
     my %hosts = (mail => "SmtpdEngine on\nSmtpdRelay $to\nSmtpdSpool directory=%DIR%/spool\n$more",
         %{ delete $a{hosts} // {} });
     return OwnHttpd->new(mpm => 'event', modules => ['proxy'], hosts => \%hosts, %a,
-        main => "MaxMemFree 1\n" . ($a{main} // ''))->start;
+        main => "MaxMemFree 8\n" . ($a{main} // ''))->start;
 }
 
 # Descriptors that this process and its children may have: starts the program anew with more of them
