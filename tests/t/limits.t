@@ -185,10 +185,8 @@ subtest 'clients that pipeline and never read' => sub {
         [$c, $taken];
     } 1 .. 30;
     is scalar(grep { $_->[1] > 64 << 20 } @greedy), 0, 'commands are not taken without end';
-    my $start = time;
-    my $c = client('smtp_discard', ehlo => 'me.test');
-    $c->mail('', 'c@d.test', "x\r\n");
-    cmp_ok time - $start, '<', 15, 'and others are served'; # not in their time, which is for ever
+    my $c = client('smtp_discard', ehlo => 'me.test', timeout => 60);
+    is $c->mail('', 'c@d.test', "x\r\n"), 250, 'and others are served';
 } if $has_room;
 
 subtest 'MAIL and RSET for ever' => sub {
