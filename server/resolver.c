@@ -55,10 +55,10 @@ static void take_reply(void *baton, int status, int timeouts, unsigned char *rep
 /* How long c-ares wants to wait at most, in ms, rounded up. */
 static int next_step(ares_channel channel, apr_interval_time_t left)
 {
-    struct timeval most = { apr_time_sec(left), apr_time_usec(left) }, step;
+    struct timeval most = { apr_time_sec(left), apr_time_usec(left) }, buf;
+    const struct timeval *step = ares_timeout(channel, &most, &buf); /* most or buf */
 
-    ares_timeout(channel, &most, &step);
-    return step.tv_sec * 1000 + step.tv_usec / 1000 + 1;
+    return step->tv_sec * 1000 + step->tv_usec / 1000 + 1;
 }
 
 /* Waits for what c-ares waits for and lets it work. poll(): a child of httpd has descriptors that
