@@ -157,6 +157,12 @@ static void launch(scan_loop_t *loop, probe_t *probe)
     }
 }
 
+/* Nothing is left of what another line's scanner said. */
+static void clear(nssmtpd_scan_t *scan, const nssmtpd_line_t *line)
+{
+    *scan = (nssmtpd_scan_t){ .job = scan->job, .conf = &line->conf, .p = scan->p, .fd = -1 };
+}
+
 /* Begins with a line. Where another one could do it instead, queueing and connecting may take
  * a quarter of its time only. */
 static void begin(scan_loop_t *loop, probe_t *probe)
@@ -165,10 +171,7 @@ static void begin(scan_loop_t *loop, probe_t *probe)
     nssmtpd_scan_t *scan = &probe->scan;
 
     probe->began = apr_time_now();
-    scan->conf = conf;
-    scan->verdict = NSSMTPD_VERDICT_NONE;
-    scan->why = NULL;
-    scan->fd = -1;
+    clear(scan, probe->line);
     scan->deadline = earlier(probe->began + conf->timeout, loop->deadline);
     probe->give_up = probe->line->spare
                          ? probe->began + (scan->deadline - probe->began) / 4
@@ -206,8 +209,6 @@ static void finish(scan_loop_t *loop, probe_t *probe)
         && apr_time_now() < loop->deadline) {
         nssmtpd_outcome_tell_failover(probe->line, scan);
         probe->line = probe->line->spare;
-        scan->is_unwanted = 0;
-        scan->state = NULL;
         begin(loop, probe);
         return;
     }
@@ -291,6 +292,12 @@ static int is_done(const scan_loop_t *loop)
     return loop->is_final || is_alone(loop, NULL);
 }
 
+/* A thread has its own clock. */
+static int is_late(const probe_t *probe)
+{
+    return probe->state != OVER && probe->state != RUNNING && probe->give_up <= apr_time_now();
+}
+
 /* Waits for any, and serves all that are ready or late. */
 static void turn(scan_loop_t *loop, struct pollfd *fds)
 {
@@ -304,11 +311,10 @@ static void turn(scan_loop_t *loop, struct pollfd *fds)
         return; /* a signal; nothing is known to be ready */
     }
     for (i = 0; (probe = probe_at(loop, i)) && !loop->is_final; i++) {
-        if (probe->state != OVER && fds[i].revents) {
+        if (fds[i].revents && !(probe->state == QUEUED && is_late(probe))) {
             step(loop, probe);
         }
-        else if (probe->state != OVER && probe->state != RUNNING
-                 && probe->give_up <= apr_time_now()) {
+        if (is_late(probe) && !loop->is_final) { /* although octets may come, one by one */
             time_out(loop, probe);
         }
     }
