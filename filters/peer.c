@@ -243,6 +243,7 @@ static void say(nssmtpd_peer_t *peer, nssmtpd_scan_t *scan)
         }
         if (n >= 0) {
             drop_sent(peer, n);
+            peer->is_asked = peer->first == peer->count;
         }
     }
     scan->events = POLLIN | (peer->first < peer->count ? POLLOUT : 0);

@@ -29,6 +29,7 @@ typedef struct nssmtpd_peer_t {
     char *answer;                          /* so far; a NUL stands behind it */
     apr_size_t length, room;
     unsigned is_connected : 1;
+    unsigned is_asked : 1;                 /* all of the question was sent */
     unsigned is_over : 1;                  /* the daemon has closed: the answer is all of it */
 } nssmtpd_peer_t;
 

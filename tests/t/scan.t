@@ -65,6 +65,11 @@ my @cases = (
     [cut => ['clamd ' . fake(cut => { say => 'stream: OK' })], $FAULT, undef, qr/NS0080: .*without an answer/],
     [nonsense => ['clamd ' . fake(nonsense => { say => "HTTP/1.0 400 what\r\n\0" })], $FAULT, undef,
         qr/NS0080: .*answered "HTTP/],
+    [nameless => ['clamd ' . fake(nameless => { say => "stream: FOUND\0" })], $FAULT, undef,
+        qr/NS0080: .*answered "stream: FOUND"/],
+    [octets => ['clamd ' . fake(octets => { say => $EICAR, pieces => 1 })], qr/^554 .*Eicar/, undef],
+    [dripping => ['clamd ' . fake(dripping => { drip => 0.0002 }) . ' timeout=1'], $FAULT, undef,
+        qr/NS0080: .*no answer in time/],
     [endless => ['clamd ' . fake(endless => { read => 0, endless => 'stream: ' })], $FAULT, undef,
         qr/NS0080: .*does not end/],
     [size_error => ['clamd ' . fake(size_error => { read => 100, say => "INSTREAM size limit exceeded. ERROR\0" })
@@ -103,7 +108,9 @@ my %extra = (
         'clamd ' . fake(final => { say => $EICAR })],
     unwanted => ['timer verdict=bad milliseconds=100', 'clamd ' . fake(unwanted => { hang => 1 })],
     single => ['timer milliseconds=400 max=1'],
-    crowded => ['timer milliseconds=1500 max=1 timeout=2', 'timer'],
+    crowded => ['clamd ' . fake(crowded => { delay => 1, say => $GOOD }) . ' max=1 timeout=2',
+        'clamd ' . fake(roomy => { say => $GOOD })],
+    hasty => ['clamd ' . fake(hasty => { read => 100, say => $GOOD, hang => 1 })],
     late => ['timer milliseconds=1500 max=1 timeout=2'],
     many => ['sleeper milliseconds=50 max=3', 'timer milliseconds=50 max=5',
         'clamd ' . fake(many => { say => $GOOD }) . ' max=2'],
@@ -163,6 +170,14 @@ subtest 'what a daemon is sent' => sub {
     is $command, "zINSTREAM\0", 'the command';
     is pop @chunks, '', 'chunks up to an empty one';
     ok join('', @chunks) eq "Received: by mod_nssmtpd\r\n$message", 'the message, which libclamav will take for a mail';
+};
+
+subtest 'a daemon that says OK before it has seen all' => sub {
+    plan tests => 3;
+    my ($answer) = post('hasty', message => "Subject: x\r\n\r\n" . ('x' x 78 . "\r\n") x 400_000);
+    like $answer, $FAULT, 'is not believed';
+    is scalar(my @mails = arrived('hasty')), 0, 'nothing arrives';
+    like $h->log('error.log'), qr/NS0080: .*(?:before it had the whole message|reset by peer)/, 'and the log says why';
 };
 
 is $fake{first}->asked . ' ' . $fake{second}->asked, '1 0', 'a spare line is not asked while the first works';

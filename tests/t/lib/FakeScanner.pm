@@ -9,8 +9,8 @@
 #
 # The n-th connection is served by the n-th entry, the last one for ever. An entry's keys, done in
 # this order: read => n octets (all up to clamd's final empty chunk without it; 0: none),
-# delay => seconds, say => octets, endless => octets again and again, hang => 1 until the peer closes,
-# reset => 1. Then it closes.
+# delay => seconds, say => octets, pieces => 1 says them one by one, endless => octets again and again,
+# drip => seconds: an octet as often as that, hang => 1 until the peer closes, reset => 1. Then it closes.
 package FakeScanner;
 
 use strict;
@@ -122,8 +122,12 @@ sub _play {
     my ($s, $entry) = @_;
     my $heard = _listen($s, $entry->{read});
     sleep $entry->{delay} if $entry->{delay};
-    syswrite $s, $entry->{say} if defined $entry->{say};
+    for my $piece (split $entry->{pieces} ? '' : /\z(?!\n)/, $entry->{say} // '') {
+        syswrite $s, $piece;
+        sleep 0.001 if $entry->{pieces};
+    }
     if (defined $entry->{endless}) { 1 while syswrite $s, $entry->{endless} x 1000; }
+    if ($entry->{drip}) { sleep $entry->{drip} while syswrite $s, 'x'; }
     if ($entry->{hang}) { 1 while sysread $s, $heard, 65536, length $heard; }
     setsockopt $s, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0 if $entry->{reset};
     close $s;
