@@ -87,16 +87,6 @@ static int ends_with(smtp_span_t text, const char *end)
     return text.n >= n && memcmp(text.p + text.n - n, end, n) == 0;
 }
 
-/* No answer that means anything. */
-static void fail(nssmtpd_scan_t *scan, const nssmtpd_peer_t *peer)
-{
-    nssmtpd_peer_fail(scan, peer->address,
-                      *peer->answer ? apr_psprintf(scan->p, "answered \"%.200s\"%s", peer->answer,
-                                                   peer->is_asked ? ""
-                                                   : " before it had the whole message")
-                                    : "closed the connection without an answer");
-}
-
 static void judge(nssmtpd_scan_t *scan, const nssmtpd_peer_t *peer)
 {
     static const char stream[] = "stream: ";
@@ -107,7 +97,7 @@ static void judge(nssmtpd_scan_t *scan, const nssmtpd_peer_t *peer)
         && text.n > skip + strlen(" FOUND")) { /* a name is between them */
         found(scan, text.p + skip, text.n - skip - strlen(" FOUND"));
     }
-    else if (strcmp(text.p, "stream: OK") == 0 && peer->is_asked) {
+    else if (strcmp(text.p, "stream: OK") == 0) {
         scan->verdict = NSSMTPD_VERDICT_CLEAN;
     }
     else if (strncmp(text.p, "INSTREAM size limit exceeded", 28) == 0) {
@@ -115,8 +105,11 @@ static void judge(nssmtpd_scan_t *scan, const nssmtpd_peer_t *peer)
         scan->why = "larger than clamd's StreamMaxLength";
     }
     else {
-        fail(scan, peer);
+        nssmtpd_peer_fail(scan, peer->address,
+                          text.n ? apr_psprintf(scan->p, "answered \"%.200s\"", text.p)
+                                 : "closed the connection without an answer");
     }
+    nssmtpd_peer_conclude(peer, scan);
 }
 
 /* An answer ends with a NUL; without one the connection was cut. */

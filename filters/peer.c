@@ -263,6 +263,15 @@ int nssmtpd_peer_step(nssmtpd_peer_t *peer, nssmtpd_scan_t *scan)
     return has_grown;
 }
 
+void nssmtpd_peer_conclude(const nssmtpd_peer_t *peer, nssmtpd_scan_t *scan)
+{
+    int goes_on = scan->verdict == NSSMTPD_VERDICT_CLEAN || scan->verdict == NSSMTPD_VERDICT_TAG;
+
+    if (goes_on && !peer->is_asked) {
+        nssmtpd_peer_fail(scan, peer->address, "answered before it had the whole message");
+    }
+}
+
 /* Asking and waiting */
 
 /* 0: in vain, *why. */

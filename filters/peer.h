@@ -56,6 +56,10 @@ void nssmtpd_peer_end(nssmtpd_scan_t *scan);
 void nssmtpd_peer_fail(nssmtpd_scan_t *scan, const nssmtpd_peer_address_t *address,
                        const char *text);
 
+/* The answer gave the verdict. One that lets the message go on is ERROR if the daemon was not
+ * even sent all of it. */
+void nssmtpd_peer_conclude(const nssmtpd_peer_t *peer, nssmtpd_scan_t *scan);
+
 /* Asks and waits for the whole answer. NULL, or why there is none. */
 const char *nssmtpd_peer_ask(apr_pool_t *p, const nssmtpd_peer_address_t *address,
                              const struct iovec *question, int count,

@@ -286,6 +286,7 @@ static void step(nssmtpd_scan_t *scan)
     }
     else if (is_whole) {
         judge(scan, &answer);
+        nssmtpd_peer_conclude(peer, scan);
     }
 }
 

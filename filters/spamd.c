@@ -265,6 +265,7 @@ static void step(nssmtpd_scan_t *scan)
                         &answer)) {
     case SMTP_OK:
         judge(scan, &answer);
+        nssmtpd_peer_conclude(peer, scan);
         break;
     case SMTP_BAD:
         nssmtpd_peer_fail(scan, scan->conf->baton, "the answer is not spamd's");
