@@ -104,7 +104,7 @@ typedef struct nssmtpd_transaction_t {
     apr_int64_t declared_size;     /* SIZE=, -1: not said */
     unsigned has_client : 1;       /* it is a session's mail, not one that we send */
     unsigned body_8bitmime : 1;    /* BODY=8BITMIME was said */
-    unsigned offered : 1;          /* the provider has seen a recipient: end() is owed */
+    unsigned offered : 1;          /* the provider knows of the mail: end() is owed */
     /* Set before deliver() */
     apr_bucket_brigade *body;      /* the message as it is to be delivered; canonical lines */
     apr_off_t body_length;
@@ -135,7 +135,7 @@ struct nssmtpd_delivery_t {
     /* The envelope is another than what rcpt() was told, or what the mail holds is needed
      * elsewhere: lets go of it, and says from and all that is due again before deliver(). */
     void (*restart)(nssmtpd_transaction_t *t);
-    /* The mail is over, delivered or not. Called once if rcpt() ever was. */
+    /* The mail is over, delivered or not. Called once if rcpt() or deliver() ever was. */
     void (*end)(nssmtpd_transaction_t *t);
     /* rcpt() and deliver() may wait for somebody. */
     int blocks;

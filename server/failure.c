@@ -43,6 +43,13 @@ static const char *file_in(const char *text, const char *before, const char *beh
     return end ? apr_pstrmemdup(p, start, end - start) : NULL;
 }
 
+/* 1 if the line was made of a format that has the words in it. Its text may be anybody's: scripts
+ * log what clients say. */
+static int is_made_of(const ap_errorlog_info *info, const char *words)
+{
+    return info->format && strstr(info->format, words);
+}
+
 /* mod_lua answers 500 for a script that does not load and for one that has no function of
  * the phase's name; only its log line tells them apart. */
 void nssmtpd_failure_watch_log(const ap_errorlog_info *info, const char *text)
@@ -50,17 +57,18 @@ void nssmtpd_failure_watch_log(const ap_errorlog_info *info, const char *text)
     nssmtpd_script_t *script = nssmtpd_script_current();
     const char *file;
 
-    (void)info;
     if (!script) {
         return;
     }
-    if (strstr(text, "AH02331") && (file = file_in(text, "' in ", " (not", script->call.r->pool))) {
+    if (is_made_of(info, "AH02331")
+        && (file = file_in(text, "' in ", " (not", script->call.r->pool))) {
         script->is_missing = 1;
         if (nssmtpd_phase_state(script->session, script->call.phase).is_plain) {
             nssmtpd_memo_set_missing(script->session->conf->memo, script->call.phase, file);
         }
     }
-    else if ((file = file_in(text, "Error loading ", ": ", script->call.r->pool))) {
+    else if (is_made_of(info, "Error loading %s: %s")
+             && (file = file_in(text, "Error loading ", ": ", script->call.r->pool))) {
         script->is_broken = 1;
         nssmtpd_memo_set_broken(script->session->conf->memo, script->call.phase, file,
                                 script->call.r);

@@ -55,7 +55,7 @@ static apr_status_t read_section(nssmtpd_mail_t *mail, fields_t *fields)
     if (rv == APR_SUCCESS) {
         rv = apr_brigade_flatten(bb, fields->section, &n);
     }
-    fields->section_len = n;
+    fields->section_len = rv == APR_SUCCESS ? n : 0;
     apr_brigade_destroy(bb);
     return rv;
 }
@@ -172,6 +172,16 @@ static void touch(fields_t *fields)
     fields->list = NULL;
 }
 
+/* What a field of ours brings to the wire. */
+static void note(nssmtpd_mail_t *mail, const char *name, const char *value)
+{
+    mail->is_rewritten |= *name == '.';
+    while (*value && (unsigned char)*value < 0x80) {
+        value++;
+    }
+    mail->spool->is_8bit |= *value != '\0';
+}
+
 /* Drops all fields of that name but the first `spared`; returns how many stay. */
 static int drop(fields_t *fields, const char *name, int spared)
 {
@@ -195,6 +205,7 @@ const char *nssmtpd_fields_add(nssmtpd_mail_t *mail, const char *name, const cha
 
     if (!wrong) {
         touch(fields);
+        note(mail, name, value);
         wrong = insert(fields, name, value);
     }
     return wrong;
@@ -210,6 +221,7 @@ const char *nssmtpd_fields_set(nssmtpd_mail_t *mail, const char *name, const cha
         return wrong;
     }
     touch(fields);
+    note(mail, name, value);
     if (drop(fields, name, 1) == 0) {
         return insert(fields, name, value);
     }

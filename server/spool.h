@@ -18,7 +18,7 @@ typedef struct nssmtpd_spool_t {
     apr_file_t *file;
     apr_off_t file_len;
     apr_off_t length;           /* of all that was written */
-    unsigned is_8bit : 1;       /* an octet above 127 is in it */
+    unsigned is_8bit : 1;       /* an octet above 127 is in it, or in a field added since */
 } nssmtpd_spool_t;
 
 /* The spool lives in p, its memory comes from ba; the file is made when it is needed. */

@@ -334,6 +334,7 @@ static const smtp_reply_t *hand_over(nssmtpd_session_t *session)
                       mail->t.id);
         return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
     }
+    mail->t.offered = 1; /* a script may have kept all from it until now */
     reply = mail->t.route->delivery->deliver(&mail->t);
     if (is_refusal(reply)) {
         return on_refusal(session, reply);

@@ -10,7 +10,7 @@ use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 18;
+plan tests => 19;
 
 my $relay = FakeRelay->new;
 my $closed = FreePort::pick();
@@ -311,6 +311,18 @@ subtest 'what is logged of a bad reply' => sub {
     $h->script(mail => 's:setreply("354 x")');
     is $c->cmd('MAIL FROM:<a@b.test>'), 451;
     like join("\n", $h->logged(qr/NS0057/)), qr{/smtp/mail has failed: a reply 354 may not stand here}, 'what may not stand there';
+};
+
+subtest 'what a script logs of a client is no fault of the script' => sub {
+    plan tests => 5;
+    my $c = $h->client('drop');
+    $h->script(data => 'r:err("subject: " .. s:gethdr("Subject")) s:setreply("550 5.7.1 No")');
+    my $file = $h->policy . '/phases.lua';
+    for my $subject ('Error loading x: y', "AH02331 '' in $file (not", "AH02331: lua: Unable to find entry function"
+        . " 'data' in $file (not a valid function)", 'a plain one') {
+        is $c->mail('a@b.test', 'c@d.test', "Subject: $subject\r\n\r\nhello\r\n"), 550, $subject or diag $c->text;
+    }
+    is scalar(my @lines = $h->logged(qr/subject: /)), 4, 'it was asked each time';
 };
 
 subtest 'no script lifts a refusal' => sub {

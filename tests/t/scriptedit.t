@@ -9,15 +9,17 @@ use ScriptedHttpd;
 use TestHost qw(slurp);
 use Test::More;
 
-plan tests => 16;
+plan tests => 17;
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $relay = FakeRelay->new;
 my $other = FakeRelay->new;
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\n"
     . "SmtpdTimeout connect=2 relay=2 dot=2\nSmtpdMaxRecipients 5\nSmtpdMaxErrors 1000\n";
+my $old = FakeRelay->new('8bitmime' => 0);
 my $h = ScriptedHttpd->new(modules => ['proxy'], hosts => {
     fake => $to_relay,
+    old  => 'SmtpdRelay smtp://127.0.0.1:' . $old->port . "\n",
     few  => $to_relay =~ s/retry=0/retry=0 max=1/r, # a kept connection would be all of them
     routed => "${to_relay}SmtpdTrustedClients none\nSmtpdRelayDomains here.test there.test:127.0.0.1:"
         . $other->port . "\n",
@@ -213,7 +215,7 @@ subtest 'recipients added' => sub {
 };
 
 subtest 'recipients deleted' => sub {
-    plan tests => 26;
+    plan tests => 28;
     my ($codes, $mail, $c);
     $h->script(rcpt => 'if s:getrcpt(-1).address:find("^no") then tell(s:delrcpt(-1)) end');
     ($codes, $mail) = submit(rcpts => ['c@d.test', 'no@d.test', 'e@d.test']);
@@ -256,6 +258,12 @@ subtest 'recipients deleted' => sub {
     $h->script(rcpt => 's:setflag(-1, "delivered")');
     ($codes) = submit(client => $c, nothing => 1);
     is $codes, '250 250 250', 'the only one is delivered from the start';
+
+    $h->script(rcpt => 's:setflag(-1, "delivered")', data => 's:unsetflag(1, "delivered")');
+    for (1 .. 2) {
+        ($codes) = submit(host => 'few');
+        is $codes, '250 250 250', 'the only one, and then not: the relay\'s connection comes back';
+    }
 
     $h->script(rcpt => 's:delrcpt(-1) s:setreply("250 2.1.5 Fine")');
     ($codes) = submit(client => $c, nothing => 1);
@@ -342,6 +350,24 @@ subtest 'header fields changed' => sub {
     $h->script(data => 'local n = 0 while s:addhdr("X-Flood", ("x"):rep(900)) do n = n + 1 end tell(n < 5000)');
     submit(client => $c);
     is_deeply [$h->said], [['data', $true]], 'there is an end to what can be added';
+};
+
+subtest 'added fields on the wire' => sub {
+    plan tests => 5;
+    $h->script(data => 's:addhdr(".X", "y")');
+    my ($codes, $mail) = submit();
+    is $mail && $mail->{data}, ".X: y\r\n$message", 'the dot of a name is stuffed';
+    $h->script(data => 's:sethdr(".X", "y")');
+    ($codes, $mail) = submit();
+    is $mail && $mail->{data}, ".X: y\r\n$message", 'by sethdr, too';
+    for my $how ('addhdr', 'sethdr') {
+        $h->script(data => qq{s:$how("X", "\xfc")});
+        ($codes) = submit(host => 'old', nothing => 1);
+        is $codes, '250 250 554', "$how: 8-bit octets want a relay with 8BITMIME";
+    }
+    $h->script;
+    ($codes) = submit(host => 'old', nothing => 1);
+    is $codes, '250 250 250', 'nothing else does';
 };
 
 subtest 'gethdr and gethdrs' => sub {
