@@ -331,6 +331,8 @@ void nssmtpd_outcome_end(const nssmtpd_scan_job_t *job, nssmtpd_scanned_t *resul
     if (result->is_spam) {
         add_field(job->p, result, "X-Spam-Flag", "YES");
     }
+    nssmtpd_count(NSSMTPD_COUNT_SPAM, result->is_spam != 0);
+    nssmtpd_count(NSSMTPD_COUNT_VIRUS, result->virus != NULL);
 }
 
 void nssmtpd_outcome_tell_failover(const nssmtpd_line_t *line, const nssmtpd_scan_t *scan)
