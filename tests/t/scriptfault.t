@@ -94,6 +94,9 @@ my @runaways = (
     ['local t = {} while true do t[#t + 1] = ("x"):rep(1000) .. #t end', qr{not enough memory \(SmtpdScriptMemory\)}],
     ['local x = ("x"):rep(5000000)', qr{not enough memory}], ['pcall(string.rep, "x", 5000000) raise("went on")', qr{went on}],
     ['local function f() return 1 + f() end f()', qr{stack overflow|not enough memory}],
+    ['local x, n = ("x"):rep(100000), 0 while s:setfromdata(x) and s:setrcptdata(1, x) do n = n + 1 end raise("kept " .. n)', qr{kept 1\d|kept 2\d}],
+    ['while assert(s:setreply("250 ok")) do end', qr{not enough memory: too much was given to the mail \(SmtpdScriptMemory\)$}],
+    ['while assert(s:setfrom("x@y.test")) do end', qr{not enough memory: too much was given}],
     ['kept = {} for i = 1, 3000 do kept[i] = ("x"):rep(1000) .. i end raise("big")', qr{big}],
 );
 subtest 'runaways' => sub {
