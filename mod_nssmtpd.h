@@ -226,12 +226,17 @@ typedef struct nssmtpd_call_t {
     const char *line;            /* the client's command; in error the step and the relay's
                                   * reply, "RCPT: 550 5.1.1 No such user" */
     apr_time_t deadline;         /* SmtpdTimeout script= */
+    apr_uint64_t kept;           /* octets that it has made the mail keep: see call_keep */
 } nssmtpd_call_t;
 
 /* The call that this thread runs, or NULL. */
 nssmtpd_call_t *nssmtpd_call(void);
 
 /* What follows returns NULL, or a sentence that says why not, where it returns something. */
+
+/* n octets more are about to be kept for as long as the mail or the call lives: for functions
+ * that copy what a script gives them. A call's limit is SmtpdScriptMemory. */
+const char *nssmtpd_call_keep(nssmtpd_call_t *call, apr_size_t n);
 
 /* The reply: "550 5.7.1 text", more lines with code and '-' or without. */
 const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_size_t n);

@@ -33,13 +33,19 @@ static smtp_span_t check_data(lua_State *L, int arg)
     return data;
 }
 
-/* They live as long as the mail. */
-static smtp_span_t keep_data(smtp_span_t data, const nssmtpd_transaction_t *t)
+/* They live as long as the mail. Returns why not, or NULL. */
+static const char *keep_data(nssmtpd_call_t *call, smtp_span_t *place, smtp_span_t data)
 {
-    if (data.p) {
-        data.p = apr_pstrmemdup(t->r->pool, data.p, data.n);
+    const char *why = data.p ? nssmtpd_call_keep(call, data.n) : NULL;
+
+    if (why) {
+        return why;
     }
-    return data;
+    if (data.p) {
+        data.p = apr_pstrmemdup(call->t->r->pool, data.p, data.n);
+    }
+    *place = data;
+    return NULL;
 }
 
 /* Flags: a name in any case, or bits. 0: *why. */
@@ -182,8 +188,7 @@ static int setfromdata(lua_State *L)
     if (!t) {
         return nssmtpd_values_fail(L, NSSMTPD_HANDLE_NO_MAIL);
     }
-    t->from_data = keep_data(data, t);
-    return nssmtpd_values_done(L, NULL);
+    return nssmtpd_values_done(L, keep_data(nssmtpd_handle_call(L), &t->from_data, data));
 }
 
 /* Recipients */
@@ -279,8 +284,7 @@ static int setrcptdata(lua_State *L)
     if (i < 0) {
         return 2;
     }
-    rcpt_at(t, i)->data = keep_data(data, t);
-    return nssmtpd_values_done(L, NULL);
+    return nssmtpd_values_done(L, keep_data(nssmtpd_handle_call(L), &rcpt_at(t, i)->data, data));
 }
 
 /* Flags: the session's word, or with a selector a recipient's. */

@@ -250,6 +250,13 @@ static int say_envelope(envelope_t *e, const nssmtpd_rcpt_t *rcpt, const smtp_re
     return try_envelope(e, rcpt, 1, reply);
 }
 
+/* In a batch other steps were heard behind it. */
+static const smtp_reply_t *refuse_mail(envelope_t *e)
+{
+    e->u.t->step = smtp_step(SMTP_STEP_MAIL)->name;
+    return e->mail_refusal;
+}
+
 static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *who)
 {
     envelope_t *e = envelope_of(t);
@@ -265,8 +272,7 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
         }
         give_back(e, 0);
     }
-    t->step = smtp_step(SMTP_STEP_MAIL)->name;
-    return e->mail_refusal;
+    return refuse_mail(e);
 }
 
 static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
@@ -282,7 +288,7 @@ static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
         return e->u.failure;
     }
     if (e->mail_refusal) {
-        return e->mail_refusal;
+        return refuse_mail(e);
     }
     if (e->replay_refused) {
         return smtp_reply(SMTP_REPLY_RELAY_CHANGED);

@@ -25,6 +25,18 @@ static nssmtpd_rcpt_t *rcpt_at(nssmtpd_mail_t *mail, int index)
                : NULL;
 }
 
+/* Pools give nothing back before their end, so a script in a loop could fill all memory. */
+const char *nssmtpd_call_keep(nssmtpd_call_t *call, apr_size_t n)
+{
+    enum { OVERHEAD = 256 };
+
+    if (call->kept + n + OVERHEAD > (apr_uint64_t)nssmtpd_script_memory(call->r->server)) {
+        return "not enough memory: too much was given to the mail";
+    }
+    call->kept += n + OVERHEAD;
+    return NULL;
+}
+
 /* The session's flags; what they say of scanning holds for all recipients so far. */
 
 apr_uint32_t nssmtpd_call_flags(const nssmtpd_call_t *call)
@@ -81,10 +93,10 @@ const char *nssmtpd_call_set_from(nssmtpd_call_t *call, const char *text)
 {
     nssmtpd_mail_t *mail = mail_of(call);
     smtp_address_t address;
-    const char *wrong;
+    const char *wrong = mail ? nssmtpd_call_keep(call, 2 * strlen(text)) : no_mail();
 
-    if (!mail) {
-        return no_mail();
+    if (wrong) {
+        return wrong;
     }
     if (!*text) {
         mail->t.from = "";
@@ -135,12 +147,9 @@ const char *nssmtpd_call_add_rcpt(nssmtpd_call_t *call, const char *text, apr_ui
     const nssmtpd_route_t *route;
     smtp_address_t address;
     nssmtpd_rcpt_t rcpt;
-    const char *wrong;
+    const char *wrong = mail ? nssmtpd_call_keep(call, 4 * strlen(text) + data.n) : no_mail();
 
-    if (!mail) {
-        return no_mail();
-    }
-    if ((wrong = parse(mail->t.r->pool, text, &address))) {
+    if (wrong || (wrong = parse(mail->t.r->pool, text, &address))) {
         return wrong;
     }
     if (address.text.n == 0) {
@@ -220,23 +229,30 @@ const apr_array_header_t *nssmtpd_call_fields(nssmtpd_call_t *call)
                              : apr_array_make(call->r->pool, 1, sizeof(nssmtpd_field_t));
 }
 
-const char *nssmtpd_call_add_field(nssmtpd_call_t *call, const char *name, const char *value)
+static const char *may_change(nssmtpd_call_t *call, const char *name, const char *value)
 {
     const char *wrong = no_message(mail_of(call));
+
+    return wrong ? wrong : nssmtpd_call_keep(call, 2 * (strlen(name) + strlen(value)));
+}
+
+const char *nssmtpd_call_add_field(nssmtpd_call_t *call, const char *name, const char *value)
+{
+    const char *wrong = may_change(call, name, value);
 
     return wrong ? wrong : nssmtpd_fields_add(mail_of(call), name, value);
 }
 
 const char *nssmtpd_call_set_field(nssmtpd_call_t *call, const char *name, const char *value)
 {
-    const char *wrong = no_message(mail_of(call));
+    const char *wrong = may_change(call, name, value);
 
     return wrong ? wrong : nssmtpd_fields_set(mail_of(call), name, value);
 }
 
 const char *nssmtpd_call_delete_field(nssmtpd_call_t *call, const char *name)
 {
-    const char *wrong = no_message(mail_of(call));
+    const char *wrong = may_change(call, name, "");
 
     return wrong ? wrong : nssmtpd_fields_delete(mail_of(call), name);
 }

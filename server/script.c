@@ -95,7 +95,10 @@ const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_s
 {
     nssmtpd_script_t *script = (nssmtpd_script_t *)call;
 
-    script->wrong = parse_said(script, text, n);
+    script->wrong = nssmtpd_call_keep(call, 3 * n);
+    if (!script->wrong) {
+        script->wrong = parse_said(script, text, n);
+    }
     return script->wrong;
 }
 

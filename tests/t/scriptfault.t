@@ -39,6 +39,7 @@ my $h = ScriptedHttpd->new(modules => [qw(ext_filter)],
         limits => $discard . $limits,
         (map { ("limits_$_" => "$discard${limits}LuaScope $_\n") } qw(conn thread)),
         file   => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/policy.lua \$1\n},
+        lacks  => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/lacks.lua \$1\n},
         none   => qq{${discard}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/nowhere.lua \$1\n},
         other  => "$discard# LuaMapHandler\n<Location /smtp/rcpt>\nSetHandler nobodys-handler\n</Location>\n",
         lua    => qq{${to_relay}${limits}SmtpdReceived off\nLuaInputFilter luain %POLICY%/filter.lua filter\n}
@@ -93,6 +94,9 @@ my @runaways = (
     ['local t = {} while true do t[#t + 1] = ("x"):rep(1000) .. #t end', qr{not enough memory \(SmtpdScriptMemory\)}],
     ['local x = ("x"):rep(5000000)', qr{not enough memory}], ['pcall(string.rep, "x", 5000000) raise("went on")', qr{went on}],
     ['local function f() return 1 + f() end f()', qr{stack overflow|not enough memory}],
+    ['local x, n = ("x"):rep(100000), 0 while s:setfromdata(x) and s:setrcptdata(1, x) do n = n + 1 end raise("kept " .. n)', qr{kept 1\d|kept 2\d}],
+    ['while assert(s:setreply("250 ok")) do end', qr{not enough memory: too much was given to the mail \(SmtpdScriptMemory\)$}],
+    ['while assert(s:setfrom("x@y.test")) do end', qr{not enough memory: too much was given}],
     ['kept = {} for i = 1, 3000 do kept[i] = ("x"):rep(1000) .. i end raise("big")', qr{big}],
 );
 subtest 'runaways' => sub {
@@ -128,7 +132,7 @@ subtest 'handles that were kept' => sub {
         is $said[0][1], $false, 'the handle of mail raises in rcpt';
         like $said[0][2], qr/this session handle is of a call that has ended/, 'and says why' if $host eq 'limits_conn';
         is $c->data($message), 250, 'the mail goes on';
-        $h->script(mail => 'tell(pcall(part.data)) tell(pcall(parts))');
+        $h->script(mail => 'tell(pcall(function() return part.data() end)) tell(pcall(parts))');
         $c->cmd('MAIL FROM:<a@b.test>');
         is_deeply [map { $_->[1] } $h->said], [$false, $false], 'nor are parts good any longer';
     }
@@ -164,14 +168,14 @@ subtest 'a script that does not load' => sub {
 subtest 'a phase without a function' => sub {
     plan tests => 4;
     $h->script;
-    $h->write('policy.lua', "function helo(r) return apache2.OK end\n-- no rcpt\n");
-    ok wait_for { rcpt('file') eq $fine }, 'is no failure';
+    $h->write('lacks.lua', "function helo(r) return apache2.OK end\n-- no rcpt\n");
+    is rcpt('lacks'), $fine, 'is no failure';
     $h->script;
-    my $c = $h->client('file');
+    my $c = $h->client('lacks');
     is((grep { $c->mail('a@b.test', 'c@d.test', $message) != 250 } 1 .. 20), 0, 'mails go') or diag $c->text;
     cmp_ok scalar $h->logged(qr/AH02331: .*'rcpt'/), '<=', 1, 'asked of mod_lua once in a child';
-    $h->write('policy.lua', "function rcpt(r) r:puts('550 5.1.1 There it is') return apache2.OK end\n");
-    ok wait_for { rcpt('file') eq '550 5.1.1 There it is' }, 'works once the file has it';
+    $h->write('lacks.lua', "function rcpt(r) r:puts('550 5.1.1 There it is') return apache2.OK end\n");
+    ok wait_for { rcpt('lacks') eq '550 5.1.1 There it is' }, 'works once the file has it';
 };
 
 # What the relay gets of a message through the filter; the code otherwise.
