@@ -24,8 +24,10 @@ APLOG_USE_MODULE(nssmtpd);
  * moves on with what has come, so that a large message over a slow line has its time. */
 #define DATA_RATE 500
 
-/* A client that never pauses gives way to others after so many reads. */
-#define READS_A_TURN 16
+/* A client that never pauses gives way to others after so many octets; a small read costs as much
+ * as one of READ_COST. */
+#define TURN_MAX (256 * 1024)
+#define READ_COST (16 * 1024)
 
 static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
 {
@@ -72,7 +74,7 @@ nssmtpd_wait_e nssmtpd_answers_wait(nssmtpd_session_t *session)
 /* Too long at a stretch: from now on it needs a place, behind others who want one. */
 static nssmtpd_wait_e give_way(nssmtpd_session_t *session)
 {
-    session->reads = 0;
+    session->turn = 0;
     nssmtpd_answers_wait(session); /* for the deadline */
     nssmtpd_registry_give_place(session);
     return nssmtpd_registry_take_place(session, session->conf->max_busy) == 0 ? NSSMTPD_WAIT_PLACE
@@ -82,6 +84,7 @@ static nssmtpd_wait_e give_way(nssmtpd_session_t *session)
 static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = nssmtpd_answers_send(session);
+    apr_off_t n = 0;
     apr_status_t rv;
 
     if (wait != NSSMTPD_GO_ON) {
@@ -91,7 +94,7 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
         session->drained = 0;
         return nssmtpd_answers_wait(session);
     }
-    if (++session->reads > READS_A_TURN) {
+    if (session->turn >= TURN_MAX) {
         return give_way(session);
     }
     rv = nssmtpd_input_read(session);
@@ -102,6 +105,8 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
         session->eof = 1;
         return NSSMTPD_CLOSE;
     }
+    apr_brigade_length(session->in, 0, &n);
+    session->turn += n > READ_COST ? n : READ_COST;
     return NSSMTPD_GO_ON;
 }
 
