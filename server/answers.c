@@ -9,6 +9,7 @@
 
 #include "server/auth.h"
 #include "server/connection.h"
+#include "server/filter.h"
 #include "server/input.h"
 #include "server/phase.h"
 #include "server/names.h"
@@ -317,7 +318,10 @@ static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
     if (wait != NSSMTPD_GO_ON) {
         return wait;
     }
-    reply = reply ? smtp_reply(SMTP_REPLY_AUTH_FAULT) : nssmtpd_auth_check(session);
+    if (reply) {
+        return answer(session, smtp_reply(SMTP_REPLY_AUTH_FAULT));
+    }
+    reply = nssmtpd_auth_check(session);
     reply = ask(session, NSSMTPD_PHASE_AUTH, "AUTH", session->dialogue.sasl.user, reply);
     if (reply && !smtp_reply_is_positive(reply)) {
         session->user = NULL;
@@ -366,7 +370,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        int blocks = (route && route->delivery->blocks)
+        int blocks = (route && route->delivery->blocks) || nssmtpd_filter_is_wanted(session)
                      || nssmtpd_scanning_is_wanted(session->mail)
                      || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_DATA);
         nssmtpd_wait_e wait = take_place(session, blocks, &reply);
