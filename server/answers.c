@@ -9,6 +9,7 @@
 
 #include "server/auth.h"
 #include "server/connection.h"
+#include "server/filter.h"
 #include "server/input.h"
 #include "server/phase.h"
 #include "server/names.h"
@@ -24,8 +25,10 @@ APLOG_USE_MODULE(nssmtpd);
  * moves on with what has come, so that a large message over a slow line has its time. */
 #define DATA_RATE 500
 
-/* A client that never pauses gives way to others after so many reads. */
-#define READS_A_TURN 16
+/* A client that never pauses gives way to others after so many octets; a small read costs as much
+ * as one of READ_COST. */
+#define TURN_MAX (256 * 1024)
+#define READ_COST (16 * 1024)
 
 static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
 {
@@ -72,7 +75,7 @@ nssmtpd_wait_e nssmtpd_answers_wait(nssmtpd_session_t *session)
 /* Too long at a stretch: from now on it needs a place, behind others who want one. */
 static nssmtpd_wait_e give_way(nssmtpd_session_t *session)
 {
-    session->reads = 0;
+    session->turn = 0;
     nssmtpd_answers_wait(session); /* for the deadline */
     nssmtpd_registry_give_place(session);
     return nssmtpd_registry_take_place(session, session->conf->max_busy) == 0 ? NSSMTPD_WAIT_PLACE
@@ -82,6 +85,7 @@ static nssmtpd_wait_e give_way(nssmtpd_session_t *session)
 static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = nssmtpd_answers_send(session);
+    apr_off_t n = 0;
     apr_status_t rv;
 
     if (wait != NSSMTPD_GO_ON) {
@@ -91,7 +95,7 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
         session->drained = 0;
         return nssmtpd_answers_wait(session);
     }
-    if (++session->reads > READS_A_TURN) {
+    if (session->turn >= TURN_MAX) {
         return give_way(session);
     }
     rv = nssmtpd_input_read(session);
@@ -102,6 +106,8 @@ static nssmtpd_wait_e on_more(nssmtpd_session_t *session)
         session->eof = 1;
         return NSSMTPD_CLOSE;
     }
+    apr_brigade_length(session->in, 0, &n);
+    session->turn += n > READ_COST ? n : READ_COST;
     return NSSMTPD_GO_ON;
 }
 
@@ -314,7 +320,10 @@ static nssmtpd_wait_e on_auth(nssmtpd_session_t *session)
     if (wait != NSSMTPD_GO_ON) {
         return wait;
     }
-    reply = reply ? smtp_reply(SMTP_REPLY_AUTH_FAULT) : nssmtpd_auth_check(session);
+    if (reply) {
+        return answer(session, smtp_reply(SMTP_REPLY_AUTH_FAULT));
+    }
+    reply = nssmtpd_auth_check(session);
     reply = ask(session, NSSMTPD_PHASE_AUTH, "AUTH", session->dialogue.sasl.user, reply);
     if (reply && !smtp_reply_is_positive(reply)) {
         session->user = NULL;
@@ -363,7 +372,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
     if (!reply) {
-        int blocks = (route && route->delivery->blocks)
+        int blocks = (route && route->delivery->blocks) || nssmtpd_filter_is_wanted(session)
                      || nssmtpd_scanning_is_wanted(session->mail)
                      || nssmtpd_script_is_configured(session, NSSMTPD_PHASE_DATA);
         nssmtpd_wait_e wait = take_place(session, blocks, &reply);

@@ -213,6 +213,7 @@ static int stay(nssmtpd_session_t *session)
     if (session->patience <= 0) {
         return 0;
     }
+    session->wants_write = 0;
     if (++session->stays > STAYS_A_TURN || !nssmtpd_registry_stay()) {
         session->stays = 0;
         return 0;
@@ -264,11 +265,11 @@ static int wait_without_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
     if (wait == NSSMTPD_WAIT_PLACE) {
         park(session);
     }
+    session->wants_write = wait == NSSMTPD_WAIT_WRITE; /* before anybody may wake it */
     if (!nssmtpd_registry_wait(session)) {
         resume(session);
         return 0;
     }
-    session->wants_write = wait == NSSMTPD_WAIT_WRITE;
     c->cs->sense = wait == NSSMTPD_WAIT_WRITE ? CONN_SENSE_WANT_WRITE : CONN_SENSE_WANT_READ;
     c->cs->state = CONN_STATE_ASYNC_WAITIO;
     return 1;

@@ -166,13 +166,19 @@ static const smtp_reply_t *run(nssmtpd_mail_t *mail, request_rec *r)
     return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
 }
 
-const smtp_reply_t *nssmtpd_filter_run(nssmtpd_session_t *session)
+int nssmtpd_filter_is_wanted(nssmtpd_session_t *session)
 {
     nssmtpd_phase_state_t state = nssmtpd_phase_state(session, NSSMTPD_PHASE_DATA);
+
+    return (!state.is_plain || state.has_filters) && !(session->flags & NSSMTPD_FLAG_FASTPROXY);
+}
+
+const smtp_reply_t *nssmtpd_filter_run(nssmtpd_session_t *session)
+{
     const smtp_reply_t *reply;
     request_rec *r;
 
-    if ((state.is_plain && !state.has_filters) || (session->flags & NSSMTPD_FLAG_FASTPROXY)) {
+    if (!nssmtpd_filter_is_wanted(session)) {
         return NULL;
     }
     if (!(r = nssmtpd_phase_begin(session, NSSMTPD_PHASE_DATA))) {

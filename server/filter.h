@@ -5,6 +5,9 @@
 
 #include "server/session.h"
 
+/* 1 if a filter may see the message. */
+int nssmtpd_filter_is_wanted(nssmtpd_session_t *session);
+
 /* Runs the message through the filters that SetInputFilter names for /smtp/data; what comes
  * out is the message from then on. NULL: all is well, as where there are none. May block. */
 const smtp_reply_t *nssmtpd_filter_run(nssmtpd_session_t *session);

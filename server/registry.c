@@ -12,6 +12,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* What a session has of the places for long work. Changed with the mutex; its own thread may
+ * look without, and others only turn the wish into a place. */
+enum { NO_PLACE, IN_QUEUE, HAS_PLACE };
+
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static nssmtpd_session_t *first, *last; /* of the queue for a place */
@@ -83,7 +87,7 @@ static void ring_bell(const nssmtpd_session_t *session)
 /* The socket's owner does not touch it while it waits, and leaves the ring first. */
 static void wake(nssmtpd_session_t *session)
 {
-    if (session->in_queue || session->parked >= 0) {
+    if (session->place == IN_QUEUE || session->parked >= 0) {
         ring_bell(session);
         return;
     }
@@ -175,12 +179,11 @@ static void leave_queue(nssmtpd_session_t *session)
 {
     *(session->ahead ? &session->ahead->behind : &first) = session->behind;
     *(session->behind ? &session->behind->ahead : &last) = session->ahead;
-    session->in_queue = 0;
 }
 
 static void enqueue(nssmtpd_session_t *session)
 {
-    if (session->in_queue) {
+    if (session->place == IN_QUEUE) {
         still_bell(session);
         return;
     }
@@ -188,7 +191,7 @@ static void enqueue(nssmtpd_session_t *session)
     session->behind = NULL;
     *(last ? &last->behind : &first) = session;
     last = session;
-    session->in_queue = 1;
+    apr_atomic_set32(&session->place, IN_QUEUE);
 }
 
 static apr_uint32_t most_threads(void)
@@ -205,11 +208,11 @@ int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
     }
     max = max > 0 ? max : most_threads();
     apr_thread_mutex_lock(mutex);
-    if (!session->has_place && busy < max && !first) {
-        session->has_place = 1;
+    if (session->place == NO_PLACE && busy < max && !first) {
+        apr_atomic_set32(&session->place, HAS_PLACE);
         apr_atomic_inc32(&busy);
     }
-    if (session->has_place) {
+    if (session->place == HAS_PLACE) {
         drop_bell(session);
         rc = 1;
     }
@@ -231,21 +234,24 @@ static void hand_on(void)
         return;
     }
     leave_queue(next);
-    next->has_place = 1;
+    apr_atomic_set32(&next->place, HAS_PLACE);
     ring_bell(next);
 }
 
 void nssmtpd_registry_give_place(nssmtpd_session_t *session)
 {
-    if (!is_async || (!session->has_place && !session->in_queue)) {
+    apr_uint32_t had;
+
+    if (apr_atomic_read32(&session->place) == NO_PLACE) {
         return;
     }
     apr_thread_mutex_lock(mutex);
-    if (session->in_queue) {
+    had = session->place;
+    apr_atomic_set32(&session->place, NO_PLACE);
+    if (had == IN_QUEUE) {
         leave_queue(session);
     }
-    if (session->has_place) {
-        session->has_place = 0;
+    else {
         hand_on();
     }
     drop_bell(session);

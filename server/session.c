@@ -313,7 +313,7 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = wake_up(session);
 
-    session->reads = 0;
+    session->turn = 0;
     while (wait == NSSMTPD_GO_ON) {
         if (session->tls == NSSMTPD_STARTING || session->tls == NSSMTPD_HANDSHAKE) {
             wait = step_tls(session);

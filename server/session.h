@@ -46,7 +46,7 @@ struct nssmtpd_session_t {
     apr_time_t queued;           /* since when it waits for a place; 0: it does not */
     int bell;                    /* descriptor that tells it of a place; -1: none */
     int parked;                  /* its socket's own, while bell stands there; -1: it does not */
-    int reads;                   /* since a thread took it up */
+    apr_off_t turn;              /* octets read since a thread took it up, or it gave way */
     short patience;              /* stays its thread may make for it; below 0: commands until
                                   * it may again */
     short stays;                 /* that it made at a stretch */
@@ -59,11 +59,11 @@ struct nssmtpd_session_t {
     unsigned greeted : 1;
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
-    unsigned has_place : 1;      /* registry's */
-    unsigned in_queue : 1;       /* registry's */
     unsigned by_filters : 1;     /* input came, or comes, through more than the core's filter */
     unsigned drained : 1;        /* the last read took all there was */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
+    /* Two that other threads write, so they share no word with the rest. */
+    apr_uint32_t place;          /* registry's: none, wished for or had */
     apr_uint32_t waiting;        /* registry's: no thread works for it; atomic */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */
     unsigned eof : 1;            /* the client has closed its half */

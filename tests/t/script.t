@@ -10,15 +10,17 @@ use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 19;
+plan tests => 20;
 
+my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
 my $closed = FreePort::pick();
 my $deadlines = "SmtpdTimeout connect=1 relay=1 dot=1\n";
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\n$deadlines";
 my $h = ScriptedHttpd->new(
     modules => [qw(authn_file authz_user)],
-    main => "CustomLog %DIR%/smtp.log \"%>s %r reply=%{SMTP_REPLY}e %{verdict}n %{COLOUR}e\"\n",
+    main => "StartServers 1\nServerLimit 1\nThreadLimit 25\nThreadsPerChild 25\nMaxRequestWorkers 25\n" x $event
+        . "CustomLog %DIR%/smtp.log \"%>s %r reply=%{SMTP_REPLY}e %{verdict}n %{COLOUR}e\"\n",
     hosts => {
         fake   => $to_relay,
         closed => "SmtpdRelay smtp://127.0.0.1:$closed retry=0\n$deadlines",
@@ -26,6 +28,9 @@ my $h = ScriptedHttpd->new(
         strange => "SmtpdRelay discard:\nSmtpdTrustedClients none\nSmtpdRelayDomains listed.test\n"
             . "<Location /smtp/rcpt>\nSetEnv COLOUR red\n</Location>\n",
         auth   => "SmtpdRelay discard:\nSmtpdTrustedClients none\nSmtpdRelayDomains listed.test\n"
+            . "SmtpdAuthProvider file\nSmtpdAuthPlaintext on\n"
+            . "<Location /smtp/auth>\nAuthUserFile %DIR%/users\n</Location>\n",
+        busy   => "SmtpdRelay discard:\nSmtpdMaxBusy 1\nSmtpdTimeout connect=1\n"
             . "SmtpdAuthProvider file\nSmtpdAuthPlaintext on\n"
             . "<Location /smtp/auth>\nAuthUserFile %DIR%/users\n</Location>\n",
         (map { $_ => "SmtpdRelay discard:\nLuaScope $_\n" } qw(once request conn thread server)),
@@ -359,6 +364,18 @@ subtest '421 and abort close' => sub {
             ok $c->expect_eof, 'closed';
         }
     }
+};
+
+subtest 'no script without a place for it' => sub {
+    plan skip_all => 'each session has a thread anyway' if !$event;
+    plan tests => 4;
+    my ($first, $second) = map { $h->client('busy') } 1, 2;
+    $h->script(mail => 'tell("here") os.execute("sleep 3")', auth => 'tell("asked")');
+    $first->send_raw("MAIL FROM:<a\@b.test>\r\n");
+    ok +(wait_for { scalar $h->said }), 'a script has the only place';
+    is $second->cmd('AUTH PLAIN ' . encode_base64("\0alice\0secret", '')), 454, 'AUTH waits in vain';
+    is_deeply [$h->said], [['mail', 'here']], 'nothing was run for it';
+    is $first->read_reply, 250, 'the first goes on';
 };
 
 subtest 'scopes of mod_lua' => sub {
