@@ -31,6 +31,7 @@ typedef struct nssmtpd_scan_job_t {
     server_rec *s;
     request_rec *r;                  /* for the log */
     smtp_span_t message;             /* canonical lines, in memory or mapped */
+    int is_file;                     /* message is a file of any kind and no mail */
     const char *id, *from, *helo, *client, *user; /* "" where there is none */
     const apr_array_header_t *rcpts; /* of nssmtpd_rcpt_t */
 } nssmtpd_scan_job_t;

@@ -94,7 +94,7 @@ static off_t read_with_field(void *handle, void *buffer, size_t n, off_t offset)
 
 static cl_fmap_t *map(const nssmtpd_scan_job_t *job)
 {
-    return begins_as_mail(job->message)
+    return job->is_file || begins_as_mail(job->message)
                ? cl_fmap_open_memory(job->message.p, job->message.n)
                : cl_fmap_open_handle((void *)&job->message, 0,
                                      job->message.n + sizeof(first_field) - 1, read_with_field, 1);

@@ -12,7 +12,7 @@
 #define PORT 3310
 
 /* Without a field that it knows at the very beginning, libclamav takes a mail for a text and
- * looks into no attachment. */
+ * looks into no attachment; with one it takes a file for a mail and does not know it. */
 static const char first_field[] = "Received: by mod_nssmtpd\r\n";
 
 typedef struct stream_t {
@@ -44,17 +44,18 @@ static void start(nssmtpd_scan_t *scan)
     static const char command[] = "zINSTREAM";
     stream_t *stream = apr_pcalloc(scan->p, sizeof(*stream));
     smtp_span_t message = scan->job->message;
+    apr_size_t before = scan->job->is_file ? 0 : sizeof(first_field) - 1;
     struct iovec question[] = {
         { (void *)command, sizeof(command) }, /* with its NUL */
-        { &stream->first_length, sizeof(stream->first_length) },
-        { (void *)first_field, sizeof(first_field) - 1 },
+        { &stream->first_length, before ? sizeof(stream->first_length) : 0 },
+        { (void *)first_field, before },
         { &stream->length, sizeof(stream->length) },
         { (void *)message.p, message.n },
         { &stream->end, sizeof(stream->end) }
     };
 
     scan->state = stream;
-    stream->first_length = htonl(sizeof(first_field) - 1);
+    stream->first_length = htonl((apr_uint32_t)before);
     stream->length = htonl((apr_uint32_t)message.n);
     if (message.n > APR_UINT32_MAX) {
         scan->verdict = NSSMTPD_VERDICT_TOO_LARGE;

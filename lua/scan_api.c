@@ -130,6 +130,35 @@ int nssmtpd_scan_api_checkspam(lua_State *L)
     return close_question(L, &q, 3);
 }
 
+static int begins_with_name(const char *at, const char *end)
+{
+    const char *name = at;
+
+    while (at < end && smtp_char_is(*at, SMTP_CHAR_FTEXT)) {
+        at++;
+    }
+    return at > name && at < end && *at == ':';
+}
+
+/* Lines of a header up to an empty one: a mail, whose parts are looked into. What else a script
+ * has, an attachment's data for example, is known by its own first octets. */
+static int is_mail(smtp_span_t data)
+{
+    const char *line = data.p, *end = data.p + data.n, *next;
+
+    while ((next = memchr(line, '\n', end - line))) {
+        if (next == line || (next == line + 1 && *line == '\r')) {
+            return line > data.p;
+        }
+        if (!begins_with_name(line, next)
+            && (line == data.p || (*line != ' ' && *line != '\t'))) {
+            return 0;
+        }
+        line = next + 1;
+    }
+    return 0;
+}
+
 int nssmtpd_scan_api_checkvirus(lua_State *L)
 {
     nssmtpd_scanned_t found;
@@ -143,6 +172,7 @@ int nssmtpd_scan_api_checkvirus(lua_State *L)
         return fail_question(L, &q, why);
     }
     q.job.message = data;
+    q.job.is_file = data.n > 0 && !is_mail(data);
     nssmtpd_scan(&q.job, NSSMTPD_FLAG_VIRUSCHECK, 0, &found);
     if (!found.virus && (why = unknown(&found))) {
         return fail_question(L, &q, why);

@@ -64,18 +64,22 @@ static void fill_job(nssmtpd_scan_job_t *job, nssmtpd_mail_t *mail)
     job->rcpts = mail->t.rcpts;
 }
 
+/* Each is told of the kinds that it wants. */
 static void mark_rcpts(nssmtpd_mail_t *mail, const nssmtpd_scanned_t *found)
 {
-    apr_uint32_t flags = (found->is_spam ? NSSMTPD_FLAG_GOTSPAM : 0)
-                         | (found->virus ? NSSMTPD_FLAG_GOTVIRUS : 0);
+    apr_uint32_t spam = found->is_spam ? NSSMTPD_FLAG_GOTSPAM : 0;
+    apr_uint32_t virus = found->virus ? NSSMTPD_FLAG_GOTVIRUS : 0;
     int i;
 
-    mail->session->flags |= flags;
+    mail->session->flags |= spam | virus;
     for (i = 0; i < mail->t.rcpts->nelts; i++) {
         nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(mail->t.rcpts, i, nssmtpd_rcpt_t);
 
-        if (rcpt->flags & KINDS) {
-            rcpt->flags |= flags;
+        if (rcpt->flags & NSSMTPD_FLAG_VIRUSCHECK) {
+            rcpt->flags |= virus;
+        }
+        if (rcpt->flags & NSSMTPD_FLAG_SPAMCHECK) {
+            rcpt->flags |= spam;
             rcpt->score = found->score;
         }
     }
@@ -98,9 +102,10 @@ static void mark_message(nssmtpd_mail_t *mail, const nssmtpd_scanned_t *found)
     }
 }
 
-static void publish(nssmtpd_mail_t *mail, const nssmtpd_scanned_t *found, apr_uint32_t kinds)
+/* No verdict is no "No". */
+static void publish(nssmtpd_mail_t *mail, const nssmtpd_scanned_t *found)
 {
-    if (kinds & NSSMTPD_FLAG_SPAMCHECK) {
+    if (found->has_score) {
         nssmtpd_set_variable(&mail->t, "SMTP_SPAM", found->is_spam ? "Yes" : "No");
         nssmtpd_set_variable(&mail->t, "SMTP_SPAM_SCORE",
                              apr_psprintf(mail->t.r->pool, "%.2f", found->score));
@@ -134,7 +139,7 @@ const smtp_reply_t *nssmtpd_scanning_run(nssmtpd_mail_t *mail, int *is_discarded
     nssmtpd_scan(&job, kinds, by_all, &found);
     mark_rcpts(mail, &found);
     mark_message(mail, &found);
-    publish(mail, &found, kinds);
+    publish(mail, &found);
     *is_discarded = found.is_discarded;
     return found.reply;
 }

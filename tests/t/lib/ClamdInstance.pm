@@ -79,6 +79,7 @@ sub new {
 }
 
 sub port { $_[0]{port} }
+sub pid  { $_[0]{pid} }
 sub path { "$_[0]{dir}/clamd.sock" }
 
 sub start {

@@ -57,6 +57,7 @@ sub new {
 sub port       { $_[0]{port} }
 sub address    { "127.0.0.1:$_[0]{port}" }
 sub controller { "127.0.0.1:$_[0]{controller_port}" }
+sub pids       { @{ $_[0]{pids} } }
 
 # Languages and the list of top level domains take it seconds to load; nothing here needs them.
 sub _configuration {
