@@ -94,10 +94,12 @@ sub _warm {
     $t->{mails} = $o->{mails} if $o->{mails} && $load->{octets} < 1_000_000;
 }
 
+# The work's load, and what a target's row sets of its own.
 sub _once_warm {
     my ($o, $load, $t) = @_;
-    _warm($o, $load, $t) if !$t->{mails};
-    return (%$load, mails => $t->{mails});
+    my %load = (%$load, %{ $t->row->{load} // {} });
+    _warm($o, \%load, $t) if !$t->{mails};
+    return (%load, mails => $t->{mails});
 }
 
 sub rounds {
