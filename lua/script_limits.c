@@ -31,6 +31,9 @@ static void watch(lua_State *L, lua_Debug *frame)
                (int)apr_time_sec(nssmtpd_timeout(call->r->server, NSSMTPD_TIMEOUT_SCRIPT)));
 }
 
+/* Filters of one message that may share a state. */
+#define THREADS_MAX 8
+
 /* A state's memory. Lives as long as the state's last octet, which may be freed long after
  * and by whoever closes it. */
 typedef struct meter_t {
@@ -38,7 +41,25 @@ typedef struct meter_t {
     void *baton;
     size_t used, limit;
     apr_uint64_t serial; /* of the call that the limit is for */
+    int count;
+    lua_State *threads[THREADS_MAX]; /* that the call's functions run in: itself, or filters */
 } meter_t;
+
+/* A function of the call runs, and so something catches errors: not while mod_lua hands over a
+ * filter's next bucket. */
+static int is_running(const meter_t *meter)
+{
+    lua_Debug frame;
+    int i;
+
+    for (i = 0; i < meter->count; i++) {
+        if (lua_status(meter->threads[i]) != LUA_YIELD
+            && lua_getstack(meter->threads[i], 0, &frame)) {
+            return 1;
+        }
+    }
+    return 0;
+}
 
 static int is_refused(const meter_t *meter, size_t old, size_t size)
 {
@@ -48,7 +69,7 @@ static int is_refused(const meter_t *meter, size_t old, size_t size)
         return 0;
     }
     call = nssmtpd_call();
-    return call && call->serial == meter->serial;
+    return call && call->serial == meter->serial && is_running(meter);
 }
 
 static void *measure(void *baton, void *block, size_t old, size_t size)
@@ -88,6 +109,17 @@ static meter_t *make_meter(lua_State *L)
     return meter;
 }
 
+static void add_thread(meter_t *meter, lua_State *L, apr_uint64_t serial)
+{
+    if (meter->serial != serial) {
+        meter->serial = serial;
+        meter->count = 0;
+    }
+    if (meter->count < THREADS_MAX) {
+        meter->threads[meter->count++] = L;
+    }
+}
+
 void nssmtpd_script_limits_apply(lua_State *L, request_rec *r)
 {
     const nssmtpd_call_t *call = nssmtpd_call();
@@ -103,6 +135,6 @@ void nssmtpd_script_limits_apply(lua_State *L, request_rec *r)
     }
     if (meter) {
         meter->limit = nssmtpd_script_memory(r->server);
-        meter->serial = call->serial;
+        add_thread(meter, L, call->serial);
     }
 }
