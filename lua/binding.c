@@ -18,10 +18,24 @@ static const char library_key; /* its address is the key in the registry */
  * lets a script run for ever. */
 static void take_away(lua_State *L, const char *table, const char *name)
 {
-    if (lua_getglobal(L, table) == LUA_TTABLE) {
+    lua_pushglobaltable(L);
+    lua_pushstring(L, table);
+    if (lua_rawget(L, -2) == LUA_TTABLE) {
+        lua_pushstring(L, name);
         lua_pushnil(L);
-        lua_setfield(L, -2, name);
+        lua_rawset(L, -3);
     }
+    lua_pop(L, 2);
+}
+
+/* The value at the top. No metamethod of a script may run: its error would find no pcall. */
+static void set_global(lua_State *L, const char *name)
+{
+    lua_pushglobaltable(L);
+    lua_insert(L, -2);
+    lua_pushstring(L, name);
+    lua_insert(L, -2);
+    lua_rawset(L, -3);
     lua_pop(L, 1);
 }
 
@@ -37,8 +51,9 @@ static void push_library(lua_State *L)
     lua_rawsetp(L, LUA_REGISTRYINDEX, &library_key);
 
     luaL_getsubtable(L, LUA_REGISTRYINDEX, "_LOADED");
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "mod_nssmtpd");
+    lua_pushliteral(L, "mod_nssmtpd");
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
     lua_pop(L, 1);
     take_away(L, LUA_OSLIBNAME, "exit");
     take_away(L, LUA_DBLIBNAME, "sethook");
@@ -125,7 +140,7 @@ int nssmtpd_binding_request(lua_State *L, request_rec *r)
     guard(L);
     nssmtpd_requests_enter(L, r);
     push_library(L);
-    lua_setglobal(L, "smtpd");
+    set_global(L, "smtpd");
     nssmtpd_script_limits_apply(L, r);
     return OK;
 }

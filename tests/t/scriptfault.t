@@ -10,7 +10,7 @@ use TestHost qw(wait_for);
 use Test::More;
 use Time::HiRes qw(time);
 
-plan tests => 12;
+plan tests => 14;
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $mpm = $ENV{TEST_MPM} // 'event';
@@ -40,6 +40,7 @@ my $h = ScriptedHttpd->new(modules => [qw(ext_filter)],
         (map { ("limits_$_" => "$discard${limits}LuaScope $_\n") } qw(conn thread)),
         file   => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/policy.lua \$1\n},
         lacks  => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/lacks.lua \$1\n},
+        strict => qq{${discard}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/strict.lua \$1\n},
         none   => qq{${discard}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/nowhere.lua \$1\n},
         other  => "$discard# LuaMapHandler\n<Location /smtp/rcpt>\nSetHandler nobodys-handler\n</Location>\n",
         lua    => qq{${to_relay}${limits}SmtpdReceived off\nLuaInputFilter luain %POLICY%/filter.lua filter\n}
@@ -227,6 +228,26 @@ subtest 'input filters' => sub {
     wait_for { through('lua', $pass) eq $message };
     is through('upper'), uc $message, 'another module\'s, mod_ext_filter';
     is through('two', $filter->(sprintf $each, '(bucket:gsub("hello", "bye"))')), "SUBJECT: X\r\n\r\nBYE\r\n", 'two, the last one first';
+};
+
+# mod_lua hands buckets over where no error can be caught: one there would end the child.
+subtest 'an input filter that keeps all of a message' => sub {
+    plan tests => 4;
+    my $keep = 'function filter(r) coroutine.yield() local t = {} while bucket do t[#t + 1] = bucket .. #t coroutine.yield("") end end';
+    for my $lines (20_000, 1_000_000) {
+        is through('lua', $keep, "Subject: x\r\n\r\n" . ("line of a message\r\n" x $lines)), $lines > 20_000 ? $fault : '', "$lines lines";
+    }
+    ok +(grep {/not enough memory/} $h->logged(qr/NS0077/)), 'the log says why';
+    unlike $h->log('error.log'), qr/exit signal/, 'and no child has died';
+};
+
+subtest 'a script that lets nobody make globals' => sub {
+    plan tests => 2;
+    $h->write('strict.lua', 'function rcpt(r) smtpd.session(r):setreply("250 2.1.5 strict") return apache2.OK end
+        setmetatable(_G, {__index = function(_, k) error("no " .. k) end, __newindex = function(_, k) error("no " .. k) end})
+        setmetatable(os, getmetatable(_G)) package.loaded = setmetatable(package.loaded, getmetatable(_G))' . "\n");
+    is rcpt('strict', ''), '250 2.1.5 strict', 'has the library all the same';
+    unlike $h->log('error.log'), qr/exit signal/, 'and no child has died';
 };
 
 subtest 'needhelo' => sub {
