@@ -12,6 +12,7 @@ local mime = require "mime"
 
 local M = {}
 local longest_text, longest_line, most_recipients = 65536, 500, 100
+local longest_message = 1048576 -- octets: a report stands before what came back, which may be large
 
 -- An address in a text that is in lower case. In the rows ADDR is this, with or without <>.
 local address = "[^%s<>()%[%]\"'`,;:@][^%s<>()%[%]\"`,;:@]*@[%w.-]*%w"
@@ -231,6 +232,7 @@ end
 -- source}.. }. action: failed, delayed, delivered, relayed or expanded; status: "5.1.1" or nil;
 -- original: whom the sender wrote to, where that is told; source: how it was found.
 function M.extract(message)
+    message = message:sub(1, longest_message)
     local parts = mime.leaves(message)
     local found = from_report(parts)
     if #found > 0 then return found end

@@ -273,6 +273,18 @@ local many = {}
 for i = 1, 500 do many[i] = ("<user%d@x.test>: no\r\n"):format(i) end
 t.is(#bounces.extract("\r\n" .. table.concat(many)), 100, "at most 100 recipients")
 
+-- A large message came back, as an encoded part: it fits into SmtpdScriptMemory, 64M.
+local back = report .. ("QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo0MTIzNDU2\r\n"):rep(1000000)
+    .. "\r\nFinal-Recipient: rfc822;late@x.test\r\nAction: failed\r\n"
+collectgarbage()
+collectgarbage("stop")
+local before = collectgarbage("count")
+local large = bounces.failed(back)
+t.is(large[1].address, "joe@inner.example.com", "a large report is read")
+t.ok(collectgarbage("count") - before < 16 * 1024, "in little memory",
+    tostring(collectgarbage("count") - before) .. " KiB")
+collectgarbage("restart")
+
 -- The phase
 local r = fake.request {}
 t.is(bounces.data(r, fake.session { from = "", body = report }), nil, "the phase changes nothing")
