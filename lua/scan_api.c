@@ -34,7 +34,7 @@ static const char *open_question(lua_State *L, question_t *q, apr_uint32_t kind)
     server_rec *s = nssmtpd_requests_host(L, &why);
 
     if (!s) {
-        return why;
+        return why ? why : "there is no SMTP host";
     }
     memset(q, 0, sizeof(*q));
     q->job.p = nssmtpd_values_pool(L);
