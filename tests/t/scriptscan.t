@@ -49,13 +49,13 @@ sub told {
     return [map { my (undef, $ok, @rest) = @$_; $ok ? \@rest : ['raised', $rest[0]] } $h->said];
 }
 
-my $none = [undef, 'no scanner is configured (SmtpdScanner)'];
+my ($no_spam, $no_virus) = map { [undef, "no $_ scanner is configured (SmtpdScanner)"] } qw(spam virus);
 
 subtest 'no scanner' => sub {
     plan tests => 3;
     is_deeply told('none', 'smtpd.checkspam("x")', 'smtpd.checkvirus("x")', 'smtpd.trainspam(1, "a@b.test", "x")',
-        'smtpd.spamversion()', 'smtpd.virusversion()'), [($none) x 5], 'is what they say';
-    is_deeply told('clean', 'smtpd.checkvirus("x")', 'smtpd.virusversion()'), [$none, $none], 'none of the kind';
+        'smtpd.spamversion()', 'smtpd.virusversion()'), [$no_spam, $no_virus, $no_spam, $no_spam, $no_virus], 'is what they say';
+    is_deeply told('clean', 'smtpd.checkvirus("x")', 'smtpd.virusversion()'), [$no_virus, $no_virus], 'none of the kind';
     is_deeply [grep { $_->[0] ne 'raised' } @{ told('clean', 'smtpd.checkspam()', 'smtpd.checkspam({})', 'smtpd.checkvirus()',
         'smtpd.checkspam("x", {})', 'smtpd.trainspam("x", "y", "z")', 'smtpd.trainspam(1, "a@b.test")') }], [], 'wrong types raise';
 };
@@ -63,12 +63,12 @@ subtest 'no scanner' => sub {
 subtest 'checkspam' => sub {
     plan tests => 6;
     is_deeply told('clean', 'smtpd.checkspam("Subject: x\n\nhi\n")', 'smtpd.checkspam("", "a@b.test")', 'smtpd.checkspam("\0\r\n", "<a@b.test>")'),
-        [(['Innocent', 1.5, '']) x 3], 'innocent';
-    is_deeply told('spam', 'smtpd.checkspam("x")'), [['Spam', 7.5, '']], 'spam';
-    is_deeply told('reject', 'smtpd.checkspam("x")'), [['Spam', 9, '']], 'by the configured score';
+        [(['Innocent', 1.5, undef]) x 3], 'innocent';
+    is_deeply told('spam', 'smtpd.checkspam("x")'), [['Spam', 7.5, undef]], 'spam';
+    is_deeply told('reject', 'smtpd.checkspam("x")'), [['Spam', 9, undef]], 'by the configured score';
     is_deeply told('error', 'smtpd.checkspam("x")'), [[undef, 'Message cannot be scanned now; try again later']], 'a scanner that fails';
     is_deeply told('accepted', 'smtpd.checkspam("x")'), [[undef, 'timer: broken']], 'with onerror=accept, too';
-    is_deeply told('spam', 'smtpd.checkspam("x", "no address")'), [[undef, 'email is no address']], 'no address';
+    is_deeply told('spam', 'smtpd.checkspam("x", "no address")'), [[undef, 'this is no address']], 'no address';
 };
 
 subtest 'checkvirus' => sub {
@@ -76,14 +76,14 @@ subtest 'checkvirus' => sub {
     is_deeply told('virus', 'smtpd.checkvirus("bare\nlines\0")', 'smtpd.checkvirus("x")'), [[''], ['Eicar']], 'none, one';
     like $clamd->heard(0), qr/bare\nlines\0/, 'the octets are what the script gave';
     is_deeply told('down', 'smtpd.checkvirus("x")'), [[undef, 'Message cannot be scanned now; try again later']], 'a daemon that is away';
-    is_deeply told('both', 'smtpd.checkvirus("x")', 'smtpd.checkspam("x")'), [['Worm'], ['Innocent', 2, '']], 'each asks its kind';
+    is_deeply told('both', 'smtpd.checkvirus("x")', 'smtpd.checkspam("x")'), [['Worm'], ['Innocent', 2, undef]], 'each asks its kind';
 };
 
 subtest 'versions and training' => sub {
     plan tests => 2;
     is_deeply told('both', 'smtpd.spamversion()', 'smtpd.virusversion()'), [['T-5'], ['S-1']], 'versions';
-    is_deeply told('spam', 'smtpd.trainspam(1, "a@b.test", "x")', 'smtpd.trainspam(0, "", "x")', 'smtpd.trainspam(1, "no address", "x")'),
-        [([undef, 'no scanner that can learn is configured (SmtpdScanner)']) x 2, [undef, 'email is no address']], 'nobody learns';
+    is_deeply told('spam', 'smtpd.trainspam(1, "a@b.test", "x")', 'smtpd.trainspam(0, "a@b.test", "x")', 'smtpd.trainspam(1, "no address", "x")'),
+        [([undef, 'no scanner that can learn is configured (SmtpdScanner)']) x 2, [undef, 'this is no address']], 'nobody learns';
 };
 
 subtest 'the mail in hand' => sub {
