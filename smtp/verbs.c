@@ -338,11 +338,14 @@ static const capability_t capabilities[] = {
 
 void smtp_verbs_put_capabilities(smtp_dialogue_t *d, const smtp_reply_t *greet)
 {
+    enum { GREET_MAX = 200 }; /* there must be room for the rest */
     char text[SMTP_REPLY_LINE_MAX + SMTP_DOMAIN_MAX];
     const smtp_reply_t reply = { 250, "", text };
+    const char *words = greet ? greet->text : "";
+    apr_size_t length = strcspn(words, "\n");
     apr_size_t n = apr_snprintf(text, sizeof(text), "%s%s%.*s", d->offer->hostname,
-                                greet ? " " : "", greet ? (int)strcspn(greet->text, "\n") : 0,
-                                greet ? greet->text : "");
+                                greet ? " " : "", (int)(length < GREET_MAX ? length : GREET_MAX),
+                                words);
     const capability_t *row;
 
     for (row = capabilities; d->extended && row->keyword; row++) {

@@ -119,7 +119,7 @@ subtest 'connect' => sub {
 };
 
 subtest 'helo' => sub {
-    plan tests => 12;
+    plan tests => 13;
     $h->script(helo => 'if s:getline():find("bad") then s:setreply("550 5.7.1 Bad name") end');
     my $c = SMTPClient->new(port => $h->port('drop'));
     is $c->cmd('EHLO bad.test'), 550, 'refused';
@@ -135,6 +135,11 @@ subtest 'helo' => sub {
     is $c->cmd('EHLO me.test'), 250, 'a positive reply to EHLO';
     is(($c->lines)[0], 'drop.test Pleased to meet you', 'stands behind the name');
     cmp_ok scalar($c->lines), '>', 4, 'before the capabilities';
+    my @others = @{ [$c->lines] }[1 .. $c->lines - 1];
+    $h->script(helo => 's:setreply("250 " .. ("x"):rep(5000))');
+    $c->cmd('EHLO me.test');
+    is_deeply [@{ [$c->lines] }[1 .. $#others + 1]], \@others, 'which no text crowds out';
+    $h->script(helo => 's:setreply("250 Pleased to meet you")');
     is $c->cmd('HELO me.test') . ' ' . $c->text, '250 2.0.0 Pleased to meet you', 'to HELO it is all';
 };
 
