@@ -122,7 +122,8 @@ sub _play {
     my ($s, $entry) = @_;
     my $heard = _listen($s, $entry->{read});
     sleep $entry->{delay} if $entry->{delay};
-    for my $piece (split $entry->{pieces} ? '' : /\z(?!\n)/, $entry->{say} // '') {
+    my $say = $entry->{say} // '';
+    for my $piece ($entry->{pieces} ? split //, $say : $say) {
         syswrite $s, $piece;
         sleep 0.001 if $entry->{pieces};
     }

@@ -279,7 +279,9 @@ sub tests {
     'parameter logfile' => sub {
         my ($w) = @_;
         ok -s $w->dir . '/spool/send.log', 'the path';
-        like complaint('SmtpdSendLog /no/such/folder/x'), qr/^$|SmtpdSendLog/, 'one that cannot be opened';
+        my $h = OwnHttpd->new(hosts => { mail => "SmtpdEngine on\nSmtpdRelay discard:\nSmtpdSendLog /no/such/folder/x\n" });
+        ok !eval { $h->start; 1 }, 'httpd does not start with one that cannot be opened';
+        like $@, qr{SmtpdSendLog.*/no/such/folder/x}, 'and says which';
     },
     'parameter logrollfmt' => sub {
         my ($w) = @_;
