@@ -26,9 +26,11 @@ APLOG_USE_MODULE(nssmtpd);
 #define DATA_RATE 500
 
 /* A client that never pauses gives way to others after so many octets; a small read costs as much
- * as one of READ_COST. */
+ * as one of READ_COST, and a command, which is more work than octets of a message, as much as
+ * COMMAND_COST of them. */
 #define TURN_MAX (256 * 1024)
 #define READ_COST (16 * 1024)
+#define COMMAND_COST 1024
 
 static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
 {
@@ -410,5 +412,8 @@ static nssmtpd_wait_e (*const answers[])(nssmtpd_session_t *session) = {
 
 nssmtpd_wait_e nssmtpd_answers_give(nssmtpd_session_t *session, smtp_event_e event)
 {
+    if (event != SMTP_EVENT_MORE && event != SMTP_EVENT_CONTENT) {
+        session->turn += COMMAND_COST;
+    }
     return answers[event](session);
 }

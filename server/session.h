@@ -46,7 +46,7 @@ struct nssmtpd_session_t {
     apr_time_t queued;           /* since when it waits for a place; 0: it does not */
     int bell;                    /* descriptor that tells it of a place; -1: none */
     int parked;                  /* its socket's own, while bell stands there; -1: it does not */
-    apr_off_t turn;              /* octets read since a thread took it up, or it gave way */
+    apr_off_t turn;              /* what it cost since a thread took it up, or it gave way */
     short patience;              /* stays its thread may make for it; below 0: commands until
                                   * it may again */
     short stays;                 /* that it made at a stretch */
