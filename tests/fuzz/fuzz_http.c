@@ -13,16 +13,6 @@
 
 static apr_pool_t *pool;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc, (void)argv;
-    apr_initialize();
-    return apr_pool_create(&pool, NULL);
-}
-
 static smtp_parse_e parse(const char *text, size_t n, int is_over, nssmtpd_http_answer_t *answer)
 {
     smtp_parse_e rc;
@@ -54,6 +44,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size > LONGEST) {
         return 0;
+    }
+    if (!pool) { /* the first input */
+        apr_initialize();
+        apr_pool_create(&pool, NULL);
     }
     for (n = 0; n <= size && rc == SMTP_MORE; n++) {
         rc = parse(text, n, 0, &first);
