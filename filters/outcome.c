@@ -45,6 +45,9 @@ static nssmtpd_verdict_e verdict_of(const nssmtpd_scan_t *scan)
         && verdict != NSSMTPD_VERDICT_BAD) {
         return verdict;
     }
+    if (isnan(scan->score)) { /* below any limit, to a comparison */
+        return NSSMTPD_VERDICT_ERROR;
+    }
     if (isnan(conf->reject) ? verdict == NSSMTPD_VERDICT_BAD : scan->score >= conf->reject) {
         return NSSMTPD_VERDICT_BAD;
     }

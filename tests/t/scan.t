@@ -91,6 +91,7 @@ my @cases = (
         qr/^X-Spam-Flag: YES\r\nX-Spam-Score: 7\.[23]\r\nX-Spam-Status: Yes, score=7\.[23] required=5\.0 scanner=timer tests=GTUBE,BAD_DAY\r$/m],
     [ham => ['timer score=-1.5'], $OK, qr/^X-Spam-Score: -1\.5\r\nX-Spam-Status: No, score=-1\.5 /m],
     [by_score => ['timer score=9 reject=8.5'], qr/^550 5\.7\.1 /, undef],
+    [no_score => ['timer verdict=bad score=nan reject=8.5'], $FAULT, undef, qr/NS0080/],
     [below_score => ['timer verdict=bad score=6 reject=8.5 tag=5'], $OK, qr/^X-Spam-Flag: YES\r$/m],
     [below_both => ['timer verdict=bad score=4 reject=8.5 tag=5'], $OK, qr/^X-Spam-Status: No/m],
     [soft => ['timer verdict=defer why=Greylisted'], qr/^451 4\.7\.1 Greylisted$/, undef],
