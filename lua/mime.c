@@ -12,6 +12,9 @@
 /* A field's value that is read; more than that is nobody's file name. */
 #define VALUE_MAX 8192
 
+/* So much of fields is as much work as a part: GMime compares each parameter with each. */
+#define FIELDS_OF_A_PART 512
+
 static void init(void)
 {
     g_mime_init();
@@ -25,6 +28,8 @@ void nssmtpd_mime_begin(nssmtpd_mime_t *mime, smtp_span_t message)
     mime->at = message.p;
     mime->end = message.p + message.n;
     mime->depth = mime->parts = mime->is_outside = 0;
+    mime->looked = 0;
+    mime->shortest = NSSMTPD_MIME_BOUNDARY;
 }
 
 /* Lines */
@@ -73,7 +78,7 @@ static int find_level(const nssmtpd_mime_t *mime, smtp_span_t line, int *found)
 {
     int i;
 
-    if (line.n < 3 || line.p[0] != '-' || line.p[1] != '-') {
+    if (line.n < mime->shortest + 2 || line.p[0] != '-' || line.p[1] != '-') {
         return -1;
     }
     for (i = mime->depth - 1; i >= 0; i--) {
@@ -232,7 +237,8 @@ static int enter(nssmtpd_mime_t *mime, const nssmtpd_part_t *part, const char *b
     nssmtpd_mime_level_t *level = &mime->level[mime->depth];
     int is_message = strcmp(part->type, "message/rfc822") == 0;
 
-    if (mime->depth == NSSMTPD_MIME_DEPTH || !is_plain(part)) {
+    if (mime->depth == NSSMTPD_MIME_DEPTH || !is_plain(part)
+        || (is_message && mime->looked >= NSSMTPD_MIME_LOOKED)) {
         return 0;
     }
     if (!is_message && (strncmp(part->type, "multipart/", 10) != 0 || !boundary || !*boundary
@@ -242,6 +248,9 @@ static int enter(nssmtpd_mime_t *mime, const nssmtpd_part_t *part, const char *b
     level->n = is_message ? 0 : strlen(boundary);
     level->is_digest = strcmp(part->type, "multipart/digest") == 0;
     memcpy(level->boundary, is_message ? "" : boundary, level->n);
+    if (level->n && level->n < mime->shortest) {
+        mime->shortest = level->n;
+    }
     mime->depth++;
     mime->is_outside = !is_message;
     return 1;
@@ -256,6 +265,7 @@ static int begin_part(nssmtpd_mime_t *mime, nssmtpd_part_t *part)
     int entered;
 
     take_fields(mime, fields);
+    mime->parts += (fields[TYPE].n + fields[DISPOSITION].n) / FIELDS_OF_A_PART;
     if (!fields[TYPE].is_there) {
         append(&fields[TYPE], is_digest(mime) ? (smtp_span_t){ "message/rfc822", 14 }
                                               : (smtp_span_t){ "text/plain", 10 });
@@ -319,7 +329,7 @@ int nssmtpd_mime_next(nssmtpd_mime_t *mime, nssmtpd_part_t *part)
             }
             continue;
         }
-        if (mime->parts++ == NSSMTPD_MIME_PARTS) {
+        if (mime->parts++ >= NSSMTPD_MIME_PARTS) {
             return take_rest(mime, part);
         }
         if (!begin_part(mime, part)) {
@@ -328,6 +338,7 @@ int nssmtpd_mime_next(nssmtpd_mime_t *mime, nssmtpd_part_t *part)
         }
         if (!mime->level[mime->depth - 1].n) {
             part->octets = look_ahead(mime);
+            mime->looked += part->octets.n;
             return 1;
         }
     }

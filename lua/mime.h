@@ -7,8 +7,11 @@
 
 #include "smtp/chars.h"
 
-#define NSSMTPD_MIME_DEPTH 50      /* a multipart or message deeper down is a part as it is */
-#define NSSMTPD_MIME_PARTS 10000   /* all behind as many is one part as it is */
+#define NSSMTPD_MIME_DEPTH 20      /* a multipart or message deeper down is a part as it is */
+#define NSSMTPD_MIME_PARTS 10000   /* all behind as many is one part as it is; long fields count,
+                                    * too */
+#define NSSMTPD_MIME_LOOKED (128 * 1024 * 1024) /* octets, again for each message they are in: a
+                                    * message behind as many is a part as it is */
 #define NSSMTPD_MIME_BOUNDARY 256  /* a longer one separates nothing; RFC 2046 has 70 */
 
 typedef struct nssmtpd_part_t {
@@ -28,6 +31,8 @@ typedef struct nssmtpd_mime_level_t {
 typedef struct nssmtpd_mime_t {
     const char *at, *end;
     int depth, parts;
+    apr_size_t looked;  /* octets of messages in messages */
+    apr_size_t shortest; /* of the boundaries, or less */
     int is_outside;     /* of any part: in what precedes or follows them */
     nssmtpd_mime_level_t level[NSSMTPD_MIME_DEPTH];
 } nssmtpd_mime_t;

@@ -401,6 +401,17 @@ subtest 'parts' => sub {
     is $mail->{data}, "X: y\r\n$mime", 'a loop left early, and an edit';
 };
 
+# Messages in messages whose multiparts never end, and lines that nearly are delimiters.
+subtest 'parts that are made to take long' => sub {
+    plan tests => 2;
+    my $nested = join '', map {"Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/mixed; boundary=$_\r\n\r\n--$_\r\n"} 'a' .. 'x';
+    $h->script(data => 'local n = 0 for p in s:parts() do n = n + 1 end tell(n)');
+    my $began = time;
+    submit(message => $nested . "--0\r\n" x 3_000_000);
+    cmp_ok +($h->said)[0][1], '>', 1, 'are found';
+    cmp_ok time - $began, '<', 8, 'in time';
+};
+
 subtest 'dump' => sub {
     plan tests => 7;
     my $file = $h->policy . '/dumped';
