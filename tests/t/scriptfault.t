@@ -234,8 +234,8 @@ subtest 'input filters' => sub {
 subtest 'an input filter that keeps all of a message' => sub {
     plan tests => 4;
     my $keep = 'function filter(r) coroutine.yield() local t = {} while bucket do t[#t + 1] = bucket .. #t coroutine.yield("") end end';
-    for my $lines (20_000, 1_000_000) {
-        is through('lua', $keep, "Subject: x\r\n\r\n" . ("line of a message\r\n" x $lines)), $lines > 20_000 ? $fault : '', "$lines lines";
+    for my $lines (2_000, 1_000_000) {
+        is through('lua', $keep, "Subject: x\r\n\r\n" . ("line of a message\r\n" x $lines)), $lines > 2_000 ? $fault : '', "$lines lines";
     }
     ok +(grep {/not enough memory/} $h->logged(qr/NS0077/)), 'the log says why';
     unlike $h->log('error.log'), qr/exit signal/, 'and no child has died';
