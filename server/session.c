@@ -322,6 +322,7 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
         if (nssmtpd_registry_is_stopping() && !nssmtpd_session_has_mail(session)
             && session->dialogue.state != SMTP_STATE_CLOSED) {
             smtp_dialogue_close(&session->dialogue, SMTP_REPLY_SHUTDOWN);
+            session->greeted = 1; /* this was all it hears */
         }
         wait = session->greeted ? step(session) : nssmtpd_answers_greet(session);
         wait = wait == NSSMTPD_LOOK_UP ? wake_up(session) : wait;

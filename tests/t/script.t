@@ -5,6 +5,7 @@ use warnings;
 use FakeRelay;
 use FreePort;
 use HTTP::Tiny;
+use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
 use ScriptedHttpd;
 use TestHost qw(wait_for);
@@ -19,7 +20,7 @@ my $deadlines = "SmtpdTimeout connect=1 relay=1 dot=1\n";
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\n$deadlines";
 my $h = ScriptedHttpd->new(
     modules => [qw(authn_file authz_user)],
-    main => "StartServers 1\nServerLimit 1\nThreadLimit 25\nThreadsPerChild 25\nMaxRequestWorkers 25\n" x $event
+    main => "StartServers 1\nServerLimit 2\nThreadLimit 25\nThreadsPerChild 25\nMaxRequestWorkers 25\n" x $event
         . "CustomLog %DIR%/smtp.log \"%>s %r reply=%{SMTP_REPLY}e %{verdict}n %{COLOUR}e\"\n",
     hosts => {
         fake   => $to_relay,
@@ -373,7 +374,7 @@ subtest '421 and abort close' => sub {
 
 subtest 'no script without a place for it' => sub {
     plan skip_all => 'each session has a thread anyway' if !$event;
-    plan tests => 4;
+    plan tests => 7;
     my ($first, $second) = map { $h->client('busy') } 1, 2;
     $h->script(mail => 'tell("here") os.execute("sleep 3")', auth => 'tell("asked")');
     $first->send_raw("MAIL FROM:<a\@b.test>\r\n");
@@ -381,6 +382,14 @@ subtest 'no script without a place for it' => sub {
     is $second->cmd('AUTH PLAIN ' . encode_base64("\0alice\0secret", '')), 454, 'AUTH waits in vain';
     is_deeply [$h->said], [['mail', 'here']], 'nothing was run for it';
     is $first->read_reply, 250, 'the first goes on';
+    $h->script(connect => 'tell("here") os.execute("sleep 2")');
+    my @waiting = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $h->port('busy')) } 1, 2;
+    ok +(wait_for { scalar $h->said }), 'a script has the place again';
+    $h->graceful;
+    my @heard = map { my $socket = $_; local $/; scalar <$socket> } @waiting;
+    is scalar(grep { $_ eq "421 4.3.2 Server is restarting; try again\r\n" } @heard), 1,
+        'who waits to be greeted is told of a restart once' or diag explain \@heard;
+    is $h->client('busy', timeout => 10)->code, 250, 'and the next child greets';
 };
 
 subtest 'scopes of mod_lua' => sub {
