@@ -9,7 +9,7 @@ use ScriptedHttpd;
 use TestHost qw(slurp);
 use Test::More;
 
-plan tests => 17;
+plan tests => 18;
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $relay = FakeRelay->new;
