@@ -86,7 +86,7 @@ sub tls {
 sub lua {
     my ($c) = @_;
     return run($c, 'event', modules => ['lua'],
-        mail => "LuaMapHandler \"^/smtp/(rcpt|data)\$\" $here/policy.lua \$1\n");
+        mail => "LuaScope thread\nLuaMapHandler \"^/smtp/(rcpt|data)\$\" $here/policy.lua \$1\n");
 }
 
 # A real clamd with a signature or two of its own, so that its memory is not the database's.
