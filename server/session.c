@@ -90,7 +90,7 @@ static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before
     const nssmtpd_config_t *conf = session->conf;
     smtp_dialogue_t *d = &session->dialogue;
 
-    if (conf != before) {
+    if (!before || conf != before) {
         session->flags = (apr_uint32_t)conf->flags | nssmtpd_scan_kinds(conf->server);
         session->listed = 0;
         look_up_client(session);

@@ -194,9 +194,8 @@ static const char *skip_codes(const char *line, const char *code)
 /* One line with printable octets only. */
 static char *clean(apr_pool_t *p, const char *line, apr_size_t n)
 {
-    char *text = apr_pmemdup(p, line, n + 1), *at;
+    char *text = apr_pstrmemdup(p, line, n), *at;
 
-    text[n] = '\0';
     for (at = text; at < text + n; at++) {
         if (*at < ' ' || *at > '~') {
             *at = '?';
@@ -232,6 +231,6 @@ smtp_parse_e smtp_reply_parse(apr_pool_t *p, smtp_span_t text, smtp_reply_t *rep
     if (!*reply->enhanced && *code != '3') {
         reply->enhanced = *code == '2' ? "2.0.0" : *code == '4' ? "4.7.1" : "5.7.1";
     }
-    reply->text = *all ? all : "Ok";
+    reply->text = all && *all ? all : "Ok";
     return SMTP_OK;
 }
