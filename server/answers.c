@@ -310,7 +310,7 @@ static nssmtpd_wait_e on_mail(nssmtpd_session_t *session)
         reply = nssmtpd_verdict_sender(session);
         nssmtpd_session_apply_flags(session);
     }
-    session->mail->outcome = reply;
+    session->mail->outcome = reply && !smtp_reply_is_positive(reply) ? reply : NULL;
     return answer_envelope(session, reply);
 }
 

@@ -179,16 +179,14 @@ static const smtp_reply_t *check_domain(nssmtpd_session_t *session)
 
 const smtp_reply_t *nssmtpd_verdict_sender(nssmtpd_session_t *session)
 {
-    nssmtpd_mail_t *mail = session->mail;
     const smtp_reply_t *reply = check_domain(session);
 
     if (!reply) {
         reply = nssmtpd_phase_authorize(session, NSSMTPD_PHASE_MAIL, NULL);
     }
     if (!reply) {
-        reply = ask(session, NSSMTPD_PHASE_MAIL, mail->t.r->the_request, NULL);
+        reply = ask(session, NSSMTPD_PHASE_MAIL, session->mail->t.r->the_request, NULL);
     }
-    mail->outcome = is_refusal(reply) ? reply : NULL;
     return reply;
 }
 

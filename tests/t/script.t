@@ -11,7 +11,7 @@ use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 20;
+plan tests => 21;
 
 my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
@@ -411,6 +411,15 @@ subtest 'RSET forgets' => sub {
     $h->script(data => 'tell(s:getfromdata())');
     mail_ok $c, 250, 'the next mail';
     is_deeply [$h->said], [['data', undef]], 'has nothing of the one before';
+};
+
+subtest 'a mail that is given up was not taken, whatever a script said of its sender' => sub {
+    plan tests => 1;
+    my $c = $h->client('drop');
+    $h->script(mail => 's:setreply("250 2.1.0 Fine")');
+    $c->pipeline('MAIL FROM:<given-up@b.test>', 'QUIT');
+    wait_for { $h->log('smtp.log') =~ /given-up.* reply=/ };
+    like $h->log('smtp.log'), qr/^221 .*given-up.* reply=221 2\.0\.0 Bye/m, 'the log says how it ended';
 };
 
 subtest 'a client that leaves in the middle' => sub {
