@@ -59,6 +59,9 @@ enum {
     NSSMTPD_FLAG_GOTVIRUS = 0x100000  /* session, recipient: the mail has a virus */
 };
 
+/* The kinds of scanners, in both words. */
+#define NSSMTPD_FLAGS_SCAN (NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK)
+
 /* The flag of that name, in any case; 0: there is none. */
 apr_uint32_t nssmtpd_flag(const char *name);
 

@@ -49,9 +49,8 @@ apr_uint32_t nssmtpd_call_flags(const nssmtpd_call_t *call)
 
 const char *nssmtpd_call_set_flags(nssmtpd_call_t *call, apr_uint32_t flags)
 {
-    enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
     nssmtpd_session_t *session = script_of(call)->session;
-    apr_uint32_t changed = (session->flags ^ flags) & SCANS;
+    apr_uint32_t changed = (session->flags ^ flags) & NSSMTPD_FLAGS_SCAN;
     int i;
 
     session->flags = flags & ~(NSSMTPD_FLAG_GOTHELO | NSSMTPD_FLAG_GOTMAIL);
@@ -183,8 +182,7 @@ const char *nssmtpd_call_delete_rcpt(nssmtpd_call_t *call, int index)
         return no_rcpt();
     }
     was_told = rcpt->is_told;
-    memmove(rcpt, rcpt + 1, (mail->t.rcpts->nelts - index - 1) * sizeof(*rcpt));
-    mail->t.rcpts->nelts--;
+    nssmtpd_transaction_drop_rcpt(mail, index);
     if (was_told) {
         tell_again(mail);
     }

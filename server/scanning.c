@@ -11,10 +11,7 @@
 
 APLOG_USE_MODULE(nssmtpd);
 
-enum {
-    KINDS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK,
-    FOUND = NSSMTPD_FLAG_GOTVIRUS | NSSMTPD_FLAG_GOTSPAM
-};
+#define FOUND (NSSMTPD_FLAG_GOTVIRUS | NSSMTPD_FLAG_GOTSPAM)
 
 /* The kinds that some recipient wants, and those that all want. */
 static apr_uint32_t wanted_by(const nssmtpd_mail_t *mail, apr_uint32_t *by_all)
@@ -22,11 +19,11 @@ static apr_uint32_t wanted_by(const nssmtpd_mail_t *mail, apr_uint32_t *by_all)
     apr_uint32_t by_some = 0;
     int i;
 
-    *by_all = KINDS;
+    *by_all = NSSMTPD_FLAGS_SCAN;
     for (i = 0; i < mail->t.rcpts->nelts; i++) {
         const nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(mail->t.rcpts, i, nssmtpd_rcpt_t);
 
-        by_some |= rcpt->flags & KINDS;
+        by_some |= rcpt->flags & NSSMTPD_FLAGS_SCAN;
         *by_all &= rcpt->flags;
     }
     return by_some & nssmtpd_scan_kinds(mail->session->conf->server);

@@ -106,6 +106,14 @@ void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *re
     }
 }
 
+void nssmtpd_transaction_drop_rcpt(nssmtpd_mail_t *mail, int index)
+{
+    nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(mail->t.rcpts, index, nssmtpd_rcpt_t);
+
+    memmove(rcpt, rcpt + 1, (mail->t.rcpts->nelts - index - 1) * sizeof(*rcpt));
+    mail->t.rcpts->nelts--;
+}
+
 /* The message */
 
 void nssmtpd_transaction_data(nssmtpd_session_t *session)

@@ -31,6 +31,9 @@ void nssmtpd_transaction_begin(nssmtpd_session_t *session);
 /* A recipient was answered: for the log, should no message follow. */
 void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply);
 
+/* Takes the recipient at that index off the list. */
+void nssmtpd_transaction_drop_rcpt(nssmtpd_mail_t *mail, int index);
+
 /* The message begins; octets of it. */
 void nssmtpd_transaction_data(nssmtpd_session_t *session);
 void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content);

@@ -121,11 +121,10 @@ nssmtpd_rcpt_t nssmtpd_rcpt_make(apr_pool_t *p, const smtp_address_t *address)
 nssmtpd_rcpt_t nssmtpd_verdict_make_rcpt(nssmtpd_session_t *session,
                                          const smtp_address_t *address)
 {
-    enum { SCANS = NSSMTPD_FLAG_VIRUSCHECK | NSSMTPD_FLAG_SPAMCHECK };
     nssmtpd_rcpt_t rcpt = nssmtpd_rcpt_make(session->mail->t.r->pool, address);
     const nssmtpd_route_t *own;
 
-    rcpt.flags |= session->flags & SCANS;
+    rcpt.flags |= session->flags & NSSMTPD_FLAGS_SCAN;
     if (nssmtpd_permits_domain(session->conf, rcpt.domain, &own)) {
         rcpt.flags |= NSSMTPD_FLAG_RELAY;
     }
@@ -203,11 +202,9 @@ static int find_new(const nssmtpd_mail_t *mail)
 static void drop_new(nssmtpd_mail_t *mail)
 {
     int i = find_new(mail);
-    nssmtpd_rcpt_t *rcpts = (nssmtpd_rcpt_t *)mail->t.rcpts->elts;
 
     if (i >= 0) {
-        memmove(rcpts + i, rcpts + i + 1, (mail->t.rcpts->nelts - i - 1) * sizeof(*rcpts));
-        mail->t.rcpts->nelts--;
+        nssmtpd_transaction_drop_rcpt(mail, i);
     }
 }
 

@@ -51,11 +51,6 @@ static void put_auth(smtp_dialogue_t *d, const smtp_reply_t *reply)
     }
 }
 
-void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out)
-{
-    smtp_dialogue_greet(d, offer, out, NULL);
-}
-
 void smtp_dialogue_greet(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out,
                          const smtp_reply_t *reply)
 {

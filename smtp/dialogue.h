@@ -100,11 +100,8 @@ typedef struct smtp_dialogue_t {
 /* Starts a session and greets. out must live as long as the dialogue; its bucket
  * allocator also holds what little the dialogue keeps. The flags normalize, need_..,
  * can_.., has_tls and auth_in_clear are the caller's to set before, in the zeroed
- * structure. */
-void smtp_dialogue_init(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out);
-
-/* The same, with a greeting of another wording; a refusal is said as 554 and bars the
- * session (RFC 5321 3.1), 421 closes it. NULL: the usual one. */
+ * structure. reply has another wording of the greeting; NULL: the usual one. A refusal is
+ * said as 554 and bars the session (RFC 5321 3.1), or as 421 and closes it. */
 void smtp_dialogue_greet(smtp_dialogue_t *d, const smtp_offer_t *offer, apr_bucket_brigade *out,
                          const smtp_reply_t *reply);
 

@@ -312,7 +312,7 @@ static void start(session_t *s, const uint8_t *settings)
     s->d.auth_in_clear = settings[3] / 64;
     s->random = settings[4];
     s->accepted = -1;
-    smtp_dialogue_init(&s->d, &s->offer, s->out);
+    smtp_dialogue_greet(&s->d, &s->offer, s->out, NULL);
     check_replies(s, 1);
 }
 

@@ -272,7 +272,7 @@ static void run_pieces(const vector_t *v, size_t first, size_t each)
     run.d.has_tls = v->has_tls;
     run.d.can_auth = v->can_auth;
     run.d.auth_in_clear = v->auth_in_clear;
-    smtp_dialogue_init(&run.d, &v->offer, run.out);
+    smtp_dialogue_greet(&run.d, &v->offer, run.out, NULL);
     see_replies(&run);
     for (at = 0; at < v->input.n; at += n, n = each) {
         n = n < v->input.n - at ? n : v->input.n - at;
