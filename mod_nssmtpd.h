@@ -130,6 +130,13 @@ struct nssmtpd_delivery_t {
                              apr_pool_t *ptemp);
     /* A recipient the server would take; it is not due in t->rcpts yet. */
     const smtp_reply_t *(*rcpt)(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *rcpt);
+    /* Both may be NULL, and are called only where nobody will judge or change the message.
+     * begin: the client is about to send it; says ahead what can be said without waiting.
+     * flow: takes what of it is in t->body, maybe more than once, and deliver() brings the rest.
+     * 1: t->body was taken; if that came to nothing, deliver() says why. 0, the first time only:
+     * deliver() must bring it all. May wait for the relay. */
+    void (*begin)(nssmtpd_transaction_t *t);
+    int (*flow)(nssmtpd_transaction_t *t);
     /* The message for those of t->rcpts that are due. A positive reply means that it is delivered:
      * nothing may be lost after it. */
     const smtp_reply_t *(*deliver)(nssmtpd_transaction_t *t);

@@ -26,5 +26,11 @@ static void nothing(nssmtpd_transaction_t *t)
     (void)t;
 }
 
-const nssmtpd_delivery_t nssmtpd_discard_delivery = { configure, rcpt, deliver,
-                                                      nothing,   nothing, nothing, 0 };
+const nssmtpd_delivery_t nssmtpd_discard_delivery = {
+    .configure = configure,
+    .rcpt = rcpt,
+    .deliver = deliver,
+    .idle = nothing,
+    .restart = nothing,
+    .end = nothing
+};

@@ -61,43 +61,28 @@ static apr_status_t next_piece(apr_bucket_brigade *body, apr_bucket_brigade *bb)
     return APR_SUCCESS;
 }
 
-/* Everything but the dot, whose octets go to *end. 0: it could not be passed on. A piece at
- * a time, so that a relay that reads slowly meets its deadline. */
-static int send_content(nssmtpd_upstream_t *u, apr_bucket_brigade *last, smtp_span_t *end)
+/* Sends the message but for its end, which may stay in m->wire for the dot. 0: it could not be
+ * passed on. A piece at a time, so that a relay that reads slowly meets its deadline. */
+static int send_content(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
 {
     nssmtpd_transaction_t *t = u->t;
-    apr_bucket_brigade *piece = apr_brigade_create(t->r->pool, t->body->bucket_alloc);
-    smtp_stuff_t state;
 
-    smtp_stuff_init(&state);
-    *end = smtp_stuff_end(&state);
     while (!APR_BRIGADE_EMPTY(t->body)) {
-        if (!APR_BRIGADE_EMPTY(last) && !pass(u, last)) {
+        if (!APR_BRIGADE_EMPTY(m->wire) && !pass(u, m->wire)) {
             return 0;
         }
-        apr_brigade_cleanup(piece);
-        if (next_piece(t->body, piece) != APR_SUCCESS) {
+        apr_brigade_cleanup(m->piece);
+        if (next_piece(t->body, m->piece) != APR_SUCCESS) {
             return 0;
         }
         if (!t->body_has_dots) {
-            APR_BRIGADE_CONCAT(last, piece);
-            continue;
+            APR_BRIGADE_CONCAT(m->wire, m->piece);
         }
-        if (stuff(&state, piece, last) != APR_SUCCESS || !pass(u, last)) {
+        else if (stuff(&m->stuff, m->piece, m->wire) != APR_SUCCESS || !pass(u, m->wire)) {
             return 0;
         }
-        *end = smtp_stuff_end(&state);
     }
     return 1;
-}
-
-static const smtp_reply_t *lost_before_dot(nssmtpd_upstream_t *u)
-{
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r,
-                  "NS0046: %s: relay %s did not take the message's octets; nothing was delivered",
-                  u->t->id, u->peer);
-    nssmtpd_upstream_release(u, 1);
-    return smtp_reply(SMTP_REPLY_RELAY_LOST);
 }
 
 /* The relay spoke before our dot, or left: whatever it says is no answer to the dot, which
@@ -116,6 +101,19 @@ static const smtp_reply_t *early_answer(nssmtpd_upstream_t *u)
     }
     nssmtpd_upstream_release(u, 1);
     return reply;
+}
+
+/* Who does not take the rest may have said why. */
+static const smtp_reply_t *lost_before_dot(nssmtpd_upstream_t *u)
+{
+    if (nssmtpd_upstream_has_words(u)) {
+        return early_answer(u);
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, u->t->r,
+                  "NS0046: %s: relay %s did not take the message's octets; nothing was delivered",
+                  u->t->id, u->peer);
+    nssmtpd_upstream_release(u, 1);
+    return smtp_reply(SMTP_REPLY_RELAY_LOST);
 }
 
 /* The answer to the dot decides. Lost, it may have been either: the client hears 451 and
@@ -146,19 +144,33 @@ static const smtp_reply_t *hear_outcome(nssmtpd_upstream_t *u)
     return reply;
 }
 
-/* NULL: 354, the message may follow. */
-static const smtp_reply_t *start_data(nssmtpd_upstream_t *u)
+void nssmtpd_message_ask(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
+{
+    nssmtpd_upstream_start_step(u, SMTP_STEP_DATA);
+    smtp_client_put(u->link->out, SMTP_STEP_DATA, NULL);
+    m->is_asked = nssmtpd_upstream_flush(u, SMTP_STEP_DATA);
+}
+
+const smtp_reply_t *nssmtpd_message_open(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
 {
     const smtp_reply_t *reply;
     smtp_verdict_e verdict;
 
-    nssmtpd_upstream_start_step(u, SMTP_STEP_DATA);
-    smtp_client_put(u->link->out, SMTP_STEP_DATA, NULL);
-    if (!nssmtpd_upstream_flush(u, SMTP_STEP_DATA)
-        || !nssmtpd_upstream_read(u, SMTP_STEP_DATA, &verdict, &reply)) {
+    if (m->is_asked) {
+        nssmtpd_upstream_start_step(u, SMTP_STEP_DATA); /* that was a while ago */
+    }
+    else {
+        nssmtpd_message_ask(u, m);
+    }
+    if (!m->is_asked || !nssmtpd_upstream_read(u, SMTP_STEP_DATA, &verdict, &reply)) {
         return u->failure;
     }
+    m->is_asked = 0;
     if (verdict == SMTP_VERDICT_TAKEN) {
+        m->is_open = 1;
+        smtp_stuff_init(&m->stuff);
+        m->piece = apr_brigade_create(u->t->r->pool, u->t->body->bucket_alloc);
+        m->wire = apr_brigade_create(u->t->r->pool, u->t->body->bucket_alloc);
         return NULL;
     }
     u->link->in_step = 1;
@@ -168,13 +180,42 @@ static const smtp_reply_t *start_data(nssmtpd_upstream_t *u)
     return reply;
 }
 
-static const smtp_reply_t *send_octets(nssmtpd_upstream_t *u)
+/* For octets that go out as they stand: where the next ones begin. */
+static apr_status_t follow(smtp_stuff_t *state, apr_bucket_brigade *bb)
+{
+    apr_status_t rv = APR_SUCCESS;
+    apr_bucket *b;
+
+    for (b = APR_BRIGADE_FIRST(bb); rv == APR_SUCCESS && b != APR_BRIGADE_SENTINEL(bb);
+         b = APR_BUCKET_NEXT(b)) {
+        const char *data;
+        apr_size_t n;
+
+        rv = apr_bucket_read(b, &data, &n, APR_BLOCK_READ);
+        if (rv == APR_SUCCESS) {
+            smtp_stuff_skip(state, data, data + n);
+        }
+    }
+    return rv;
+}
+
+int nssmtpd_message_send_part(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
+{
+    int is_well = u->t->body_has_dots || follow(&m->stuff, u->t->body) == APR_SUCCESS;
+
+    if (!is_well || !send_content(u, m) || (!APR_BRIGADE_EMPTY(m->wire) && !pass(u, m->wire))) {
+        u->failure = lost_before_dot(u);
+        return 0;
+    }
+    return 1;
+}
+
+const smtp_reply_t *nssmtpd_message_finish(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
 {
     nssmtpd_transaction_t *t = u->t;
-    apr_bucket_brigade *last = apr_brigade_create(t->r->pool, t->body->bucket_alloc);
     smtp_span_t dot;
 
-    if (!send_content(u, last, &dot)) {
+    if (!send_content(u, m)) {
         return lost_before_dot(u);
     }
     if (!nssmtpd_upstream_is_quiet(u)) {
@@ -188,8 +229,13 @@ static const smtp_reply_t *send_octets(nssmtpd_upstream_t *u)
     if (!nssmtpd_upstream_has_time(u)) {
         return lost_before_dot(u);
     }
-    APR_BRIGADE_INSERT_TAIL(last, apr_bucket_immortal_create(dot.p, dot.n, last->bucket_alloc));
-    if (!pass(u, last)) {
+    if (!t->body_has_dots) {
+        smtp_stuff_init(&m->stuff); /* what needs no stuffing ends in CRLF */
+    }
+    dot = smtp_stuff_end(&m->stuff);
+    APR_BRIGADE_INSERT_TAIL(m->wire,
+                            apr_bucket_immortal_create(dot.p, dot.n, m->wire->bucket_alloc));
+    if (!pass(u, m->wire)) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, t->r,
                       "NS0047: %s: relay %s may have taken the mail all the same; the client was "
                       "told to try again", t->id, u->peer);
@@ -197,11 +243,4 @@ static const smtp_reply_t *send_octets(nssmtpd_upstream_t *u)
         return smtp_reply(SMTP_REPLY_RELAY_LOST);
     }
     return hear_outcome(u);
-}
-
-const smtp_reply_t *nssmtpd_message_send(nssmtpd_upstream_t *u)
-{
-    const smtp_reply_t *reply = start_data(u);
-
-    return reply ? reply : send_octets(u);
 }

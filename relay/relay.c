@@ -25,6 +25,8 @@ typedef struct envelope_t {
     nssmtpd_upstream_t u;             /* first */
     int has_mail;                     /* this connection has taken MAIL */
     const smtp_reply_t *mail_refusal; /* the answer to every RCPT */
+    nssmtpd_message_t message;
+    const smtp_reply_t *refusal;      /* of the message while it flowed */
     unsigned replay_refused : 1;      /* a recipient was taken, then not again */
 } envelope_t;
 
@@ -51,6 +53,7 @@ static void forget(envelope_t *e)
     int i;
 
     e->has_mail = 0;
+    e->message = (nssmtpd_message_t){ 0 };
     for (i = 0; i < e->u.t->rcpts->nelts; i++) {
         rcpt_at(e, i)->is_told = 0;
     }
@@ -275,12 +278,85 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
     return refuse_mail(e);
 }
 
+/* The message */
+
+/* 1 if the relay has all that it must have heard before DATA. */
+static int is_ready(envelope_t *e)
+{
+    return e->u.link && e->has_mail && !e->mail_refusal && !e->replay_refused
+           && make_batch(e, NULL)->nelts == 0
+           && (e->u.link->client.capabilities & SMTP_CAN_8BITMIME)
+           && nssmtpd_upstream_is_quiet(&e->u);
+}
+
+/* After DATA this connection cannot be given back any more, so it must be one that may be kept
+ * while the client thinks. */
+static void begin(nssmtpd_transaction_t *t)
+{
+    envelope_t *e = envelope_of(t);
+
+    if (is_ready(e) && keep(e)) {
+        e->u.is_early = 1;
+        nssmtpd_message_ask(&e->u, &e->message);
+    }
+}
+
+/* What became of DATA that begin() said. 1: *reply is the relay's word, NULL if it was 354. 0: the
+ * relay has left meanwhile, or wants to; another connection will do. */
+static int hear_early(envelope_t *e, const smtp_reply_t **reply)
+{
+    e->u.is_stale = 0;
+    *reply = nssmtpd_message_open(&e->u, &e->message);
+    e->u.is_early = 0;
+    if (e->u.link ? e->u.answer->code == 421 || !(*reply || nssmtpd_upstream_is_quiet(&e->u))
+                  : e->u.is_stale) {
+        give_back(e, 1);
+        return 0;
+    }
+    return 1;
+}
+
+static int open_flow(envelope_t *e)
+{
+    if (e->message.is_asked) {
+        return hear_early(e, &e->refusal);
+    }
+    if (!is_ready(e) || !keep(e)) {
+        return 0;
+    }
+    e->refusal = nssmtpd_message_open(&e->u, &e->message);
+    return 1;
+}
+
+static int flow(nssmtpd_transaction_t *t)
+{
+    envelope_t *e = envelope_of(t);
+
+    if (!e->refusal && !e->message.is_open && !open_flow(e)) {
+        return 0;
+    }
+    if (!e->refusal && !nssmtpd_message_send_part(&e->u, &e->message)) {
+        e->refusal = e->u.failure;
+    }
+    apr_brigade_cleanup(t->body); /* deliver() says what became of it */
+    return 1;
+}
+
 static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
 {
     envelope_t *e = envelope_of(t);
     const smtp_reply_t *reply;
 
     unkeep(e);
+    if (e->message.is_asked && !hear_early(e, &e->refusal)) {
+        e->refusal = NULL;
+    }
+    if (e->refusal) {
+        return e->refusal;
+    }
+    if (e->message.is_open) {
+        return nssmtpd_message_finish(&e->u, &e->message);
+    }
     if (nssmtpd_client_is_gone(t)) {
         return smtp_reply(SMTP_REPLY_CLIENT_GONE);
     }
@@ -296,7 +372,8 @@ static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
     if (t->body_is_8bit && !(e->u.link->client.capabilities & SMTP_CAN_8BITMIME)) {
         return smtp_reply(SMTP_REPLY_NEED_7BIT);
     }
-    return nssmtpd_message_send(&e->u);
+    reply = nssmtpd_message_open(&e->u, &e->message);
+    return reply ? reply : nssmtpd_message_finish(&e->u, &e->message);
 }
 
 static void idle(nssmtpd_transaction_t *t)
@@ -330,5 +407,14 @@ static void end(nssmtpd_transaction_t *t)
     }
 }
 
-const nssmtpd_delivery_t nssmtpd_relay_delivery = { nssmtpd_route_configure, rcpt, deliver,
-                                                    idle, restart, end, 1 };
+const nssmtpd_delivery_t nssmtpd_relay_delivery = {
+    .configure = nssmtpd_route_configure,
+    .rcpt = rcpt,
+    .begin = begin,
+    .flow = flow,
+    .deliver = deliver,
+    .idle = idle,
+    .restart = restart,
+    .end = end,
+    .blocks = 1
+};

@@ -34,7 +34,9 @@ int nssmtpd_upstream_fail(nssmtpd_upstream_t *u, smtp_reply_e reply)
 
 static int lost(nssmtpd_upstream_t *u, smtp_step_e step, apr_status_t rv)
 {
-    if (u->link->used && step < SMTP_STEP_DATA && !APR_STATUS_IS_TIMEUP(rv)) {
+    int is_usual = (u->link->used && step < SMTP_STEP_DATA) || u->is_early;
+
+    if (is_usual && !APR_STATUS_IS_TIMEUP(rv)) {
         u->is_stale = 1; /* as relays close idle connections: no news for the log */
         return nssmtpd_upstream_fail(u, SMTP_REPLY_RELAY_LOST);
     }

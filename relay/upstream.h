@@ -37,7 +37,8 @@ typedef struct nssmtpd_upstream_t {
     apr_time_t deadline;         /* of the step in hand */
     unsigned kept : 1;           /* counted in relay->kept */
     unsigned without_tls : 1;    /* a handshake has failed, and plaintext is allowed */
-    unsigned is_stale : 1;       /* lost at once on a pooled connection: a new one may do */
+    unsigned is_early : 1;       /* DATA was said before it must be: a loss is no news yet */
+    unsigned is_stale : 1;       /* lost so that a new connection may do */
 } nssmtpd_upstream_t;
 
 /* The connection is of no use any more and nothing was delivered over it. Closes it, sets

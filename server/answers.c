@@ -10,6 +10,7 @@
 #include "server/auth.h"
 #include "server/connection.h"
 #include "server/filter.h"
+#include "server/flow.h"
 #include "server/input.h"
 #include "server/phase.h"
 #include "server/names.h"
@@ -358,6 +359,7 @@ static nssmtpd_wait_e on_rcpt(nssmtpd_session_t *session)
 static nssmtpd_wait_e on_data(nssmtpd_session_t *session)
 {
     nssmtpd_transaction_data(session);
+    nssmtpd_flow_begin(session);
     return answer(session, NULL);
 }
 

@@ -59,11 +59,14 @@ static const char *received(nssmtpd_mail_t *mail)
 
 apr_status_t nssmtpd_body_prepare(nssmtpd_mail_t *mail)
 {
-    apr_bucket_brigade *bb = apr_brigade_create(mail->t.r->pool, mail->session->c->bucket_alloc);
+    apr_bucket_brigade *bb = mail->t.body;
     apr_off_t added = 0, body;
     apr_status_t rv;
 
-    if (mail->session->conf->received) {
+    if (!bb) {
+        bb = apr_brigade_create(mail->t.r->pool, mail->session->c->bucket_alloc);
+    }
+    if (mail->session->conf->received && !mail->flows) {
         const char *field = received(mail);
 
         added = strlen(field);

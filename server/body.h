@@ -5,7 +5,8 @@
 
 #include "server/transaction.h"
 
-/* Sets t.body and what belongs to it from the spool. */
+/* Sets t.body, which is empty or NULL, and what belongs to it from the spool; our field is
+ * before what comes first of the message. */
 apr_status_t nssmtpd_body_prepare(nssmtpd_mail_t *mail);
 
 /* The keyword of RFC 3848 for this session's protocol. */

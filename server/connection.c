@@ -235,6 +235,11 @@ void nssmtpd_connection_moves_on(nssmtpd_session_t *session)
     session->patience = session->patience < 0 ? session->patience + 1 : STAYS_A_COMMAND;
 }
 
+int nssmtpd_connection_is_quick(const nssmtpd_session_t *session)
+{
+    return session->patience > 0;
+}
+
 /* The MPM polls a connection's socket and nothing else. For who waits for a place, its bell
  * stands in the socket's place until it rings. */
 static void park(nssmtpd_session_t *session)

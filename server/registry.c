@@ -199,6 +199,30 @@ static apr_uint32_t most_threads(void)
     return (threads_per_child * 3 + 3) / 4;
 }
 
+/* With the mutex. 1: it has a place, if only since now. */
+static int take_free(nssmtpd_session_t *session, apr_int64_t max)
+{
+    max = max > 0 ? max : most_threads();
+    if (session->place == NO_PLACE && busy < max && !first) {
+        apr_atomic_set32(&session->place, HAS_PLACE);
+        apr_atomic_inc32(&busy);
+    }
+    return session->place == HAS_PLACE;
+}
+
+int nssmtpd_registry_try_place(nssmtpd_session_t *session, apr_int64_t max)
+{
+    int has_place;
+
+    if (!is_async || apr_atomic_read32(&session->place) == HAS_PLACE) {
+        return 1;
+    }
+    apr_thread_mutex_lock(mutex);
+    has_place = take_free(session, max);
+    apr_thread_mutex_unlock(mutex);
+    return has_place;
+}
+
 int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
 {
     int rc = -1;
@@ -206,13 +230,8 @@ int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
     if (!is_async) {
         return 1; /* each session has its thread anyway */
     }
-    max = max > 0 ? max : most_threads();
     apr_thread_mutex_lock(mutex);
-    if (session->place == NO_PLACE && busy < max && !first) {
-        apr_atomic_set32(&session->place, HAS_PLACE);
-        apr_atomic_inc32(&busy);
-    }
-    if (session->place == HAS_PLACE) {
+    if (take_free(session, max)) {
         drop_bell(session);
         rc = 1;
     }

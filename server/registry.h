@@ -38,6 +38,9 @@ void nssmtpd_registry_sweep(apr_time_t now);
  * Returns 1: it has a place; 0: it is in the queue; -1: not even that can be had now. */
 int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max);
 
+/* A place if there is one at once, without any queue. 1: it has one. */
+int nssmtpd_registry_try_place(nssmtpd_session_t *session, apr_int64_t max);
+
 /* Gives up a place, or the wish for one; the next in the queue gets it. */
 void nssmtpd_registry_give_place(nssmtpd_session_t *session);
 

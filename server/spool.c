@@ -116,6 +116,13 @@ apr_status_t nssmtpd_spool_read(nssmtpd_spool_t *spool, apr_bucket_brigade *bb)
     return APR_SUCCESS;
 }
 
+void nssmtpd_spool_pass_by(nssmtpd_spool_t *spool, apr_size_t n)
+{
+    apr_brigade_cleanup(spool->memory);
+    spool->memory_len = 0;
+    spool->length += n;
+}
+
 apr_status_t nssmtpd_spool_map(nssmtpd_spool_t *spool, smtp_span_t *octets)
 {
     apr_mmap_t *map;

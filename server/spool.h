@@ -17,7 +17,7 @@ typedef struct nssmtpd_spool_t {
     apr_size_t memory_len;
     apr_file_t *file;
     apr_off_t file_len;
-    apr_off_t length;           /* of all that was written */
+    apr_off_t length;           /* of all that was written, or passed by */
     unsigned is_8bit : 1;       /* an octet above 127 is in it, or in a field added since */
 } nssmtpd_spool_t;
 
@@ -32,6 +32,10 @@ apr_status_t nssmtpd_spool_write(nssmtpd_spool_t *spool, const char *data, apr_s
 /* Appends buckets with the whole content to bb. They refer to the spool's own memory and
  * file and live as long as p. May be called again. */
 apr_status_t nssmtpd_spool_read(nssmtpd_spool_t *spool, apr_bucket_brigade *bb);
+
+/* All in memory, and n octets that never were in it, have gone elsewhere: it is forgotten but
+ * for the length. Only while there is no file. */
+void nssmtpd_spool_pass_by(nssmtpd_spool_t *spool, apr_size_t n);
 
 /* The whole message as one piece, in memory or mapped; it stays with the spool's pool. A
  * message that is in a file is in it wholly afterwards. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "server/body.h"
+#include "server/flow.h"
 #include "server/phase.h"
 #include "server/scanning.h"
 #include "smtp/limits.h"
@@ -164,6 +165,9 @@ void nssmtpd_transaction_content(nssmtpd_session_t *session, smtp_span_t content
         return;
     }
     smtp_header_feed(&mail->header, content.p, content.n);
+    if (nssmtpd_flow_take(session, content)) {
+        return;
+    }
     mail->spool_status = nssmtpd_spool_write(mail->spool, content.p, content.n);
     if (mail->spool_status != APR_SUCCESS) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, mail->spool_status, mail->t.r,

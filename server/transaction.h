@@ -21,6 +21,7 @@ struct nssmtpd_mail_t {
     const smtp_reply_t *outcome; /* what %>s and SMTP_REPLY say; NULL: nothing decided */
     apr_status_t spool_status;
     unsigned too_big : 1;
+    unsigned flows : 1;          /* the delivery has what came first: see flow.h */
     unsigned is_rewritten : 1;   /* lines may begin with dots that did not as it came */
     unsigned too_many : 1;       /* that it has too many recipients was logged */
 };

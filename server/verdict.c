@@ -341,9 +341,9 @@ const smtp_reply_t *nssmtpd_verdict_message(nssmtpd_session_t *session)
 {
     nssmtpd_mail_t *mail = session->mail;
     const smtp_reply_t *reply;
-    int is_done;
+    int is_done = 0;
 
-    reply = judge_message(session, &is_done);
+    reply = mail->flows ? NULL : judge_message(session, &is_done);
     if (is_done && !is_refusal(reply)) {
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, mail->t.r,
                       "NS0076: %s: accepted and sent nowhere: a scanner has discarded it, or "

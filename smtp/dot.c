@@ -248,6 +248,17 @@ void smtp_stuff_next(smtp_stuff_t *s, const char **at, const char *end, smtp_spa
     }
 }
 
+void smtp_stuff_skip(smtp_stuff_t *s, const char *p, const char *end)
+{
+    const char *at = end - p > 1 ? end - 2 : p; /* all that a line's end is */
+    smtp_span_t out;
+
+    s->state = at > p ? MIDDLE : s->state;
+    while (at < end) {
+        smtp_stuff_next(s, &at, end, &out);
+    }
+}
+
 smtp_span_t smtp_stuff_end(const smtp_stuff_t *s)
 {
     smtp_span_t out;

@@ -47,6 +47,10 @@ void smtp_stuff_init(smtp_stuff_t *s);
  * constants in static storage. */
 void smtp_stuff_next(smtp_stuff_t *s, const char **at, const char *end, smtp_span_t *out);
 
+/* Octets from p to end went to the wire as they stand: canonical, no line of them with a
+ * leading dot. What comes next is taken as what follows them. */
+void smtp_stuff_skip(smtp_stuff_t *s, const char *p, const char *end);
+
 /* What ends the data after all of it was given: ".CRLF", with a CRLF (or the LF
  * of one) before it where the message did not end with one. Static storage. */
 smtp_span_t smtp_stuff_end(const smtp_stuff_t *s);

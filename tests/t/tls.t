@@ -28,12 +28,14 @@ my $second = "SmtpdEngine on\nSmtpdRelay discard:\nSSLEngine on\n"
     . "SSLCertificateFile $second_pair->{cert}\nSSLCertificateKeyFile $second_pair->{key}\n";
 
 my $h = OwnHttpd->new(
-    modules => [qw(socache_shmcb ssl authz_host authn_file)],
+    modules => [qw(socache_shmcb ssl proxy authz_host authn_file)],
     main => "SSLSessionCache shmcb:%DIR%/runtime/sessions(65536)\nSmtpdTimeout command=5\n"
         . "<VirtualHost 127.0.0.1:%PORT:names%>\nServerName first.test\nSmtpdTrustedClients none\n"
         . "SmtpdRelayDomains first-only.test\nSmtpdHostname mx.first.test\n$smtp$ssl</VirtualHost>\n",
     hosts => {
         mail      => $smtp . $ssl,
+        onward    => "SmtpdEngine on\nSmtpdRelay smtp://localhost:%PORT:mail%\nSmtpdRelayTLS verify\n"
+            . 'SSLProxyCACertificateFile ' . $ca->file . "\n$ssl",
         implicit  => "${smtp}SmtpdTLS immediate\n$ssl",
         required  => "${smtp}SmtpdTLS starttls required\nSmtpdAuthProvider file\n$ssl",
         plain     => $smtp,
@@ -284,16 +286,20 @@ subtest 'versions, ALPN, resumption' => sub {
     is eval { tls('mail', tls => { SSL_alpn_protocols => ['http/1.1'] })->code } || '', '', 'ALPN http/1.1: the end';
 };
 
+# To the second host it flows, while it comes, through TLS on both sides.
 subtest 'a large message' => sub {
-    plan tests => 3;
-    my $box = mailbox();
-    my $text = "X-Start: 1\r\n\r\n" . join '', map { "$_ " . chr(33 + $_ % 90) x ($_ % 120) . "\r\n" } 1 .. 32000;
+    plan tests => 5;
+    my $text = "X-Start: 1\r\n\r\n"
+        . join '', map { ($_ % 100 ? '' : '.') . "$_ " . chr(33 + $_ % 90) x ($_ % 120) . "\r\n" } 1 .. 32000;
     cmp_ok length $text, '>', 2_000_000, 'two megabytes';
-    my $c = tls('mail', timeout => 20);
-    is $c->mail('a@b.test', "$box\@d.test", $text), 250, 'taken';
-    my $got = arrived($box);
-    $got =~ s/\A.*?^(?=X-Start)//ms;
-    ok $got eq $text =~ s/\r\n/\n/gr, 'every octet is there';
+    for my $host (qw(mail onward)) {
+        my $box = mailbox();
+        my $c = tls($host, timeout => 20);
+        is $c->mail('a@b.test', "$box\@d.test", $text), 250, "$host: taken";
+        my $got = arrived($box);
+        $got =~ s/\A.*?^(?=X-Start)//ms;
+        ok $got eq $text =~ s/\r\n/\n/gr, "$host: every octet is there";
+    }
 };
 
 subtest 'slow handshakes' => sub {

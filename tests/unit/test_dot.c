@@ -323,6 +323,36 @@ static void test_write(void **state)
     }
 }
 
+/* Octets that were sent past the automaton leave it where sending them through it would. */
+static void test_skip(void **state)
+{
+    static const char text[] = "a: b\r\n\r\nc\r\n\r\n", rest[] = ".d\r\n", lf[] = "\n";
+    size_t n = sizeof(text) - 1;
+
+    (void)state;
+    for (size_t first = 0; first <= n; first++) {
+        for (size_t second = first; second <= n; second++) {
+            result_t through = { .text = malloc(64) }, past = { .text = malloc(64) };
+            smtp_stuff_t s, t;
+
+            smtp_stuff_init(&s);
+            write_piece(&through, &s, text, second);
+            smtp_stuff_init(&t);
+            smtp_stuff_skip(&t, text, text + first);
+            smtp_stuff_skip(&t, text + first, text + second);
+            through.n = 0;
+            write_piece(&through, &s, rest, sizeof(rest) - 1);
+            write_piece(&past, &t, rest, sizeof(rest) - 1);
+            write_piece(&through, &s, lf, 1);
+            write_piece(&past, &t, lf, 1);
+            assert_int_equal(past.n, through.n);
+            assert_memory_equal(past.text, through.text, past.n);
+            free(through.text);
+            free(past.text);
+        }
+    }
+}
+
 static uint32_t next_random(uint32_t *seed)
 {
     *seed = *seed * 1664525u + 1013904223u;
@@ -427,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_read_stops_behind_the_end),
         cmocka_unit_test(test_plain_text_is_one_run),
         cmocka_unit_test(test_write),
+        cmocka_unit_test(test_skip),
         cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_random_wire),
         cmocka_unit_test(test_write_long_lines),

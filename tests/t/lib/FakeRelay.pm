@@ -24,7 +24,7 @@
 # pipelining, 8bitmime, size (0 to leave out), enhanced, and offers => [..]; no_ehlo => 1 refuses
 # EHLO with 502.
 #
-# A journal is a list of connections, each { id, wire, commands => [[batch of lines], ..],
+# A journal is a list of connections, each { id, wire, said, commands => [[batch of lines], ..],
 # mails => [{from, rcpts, mail, data, wire, complete}], end => 'eof'|'reset'|'quit'|'open' }. A batch
 # is what one read brought; mails are those whose final dot arrived; data has its dots unstuffed.
 package FakeRelay;
@@ -145,7 +145,7 @@ sub _accept {
     my $c = {
         socket => $s, in => '', out => '', todo => [],
         seen => $self->{global} ? $global : {}, script => retrieve("$self->{dir}/script"),
-        log => { id => @$all + 1, wire => '', commands => [], mails => [], end => 'open' },
+        log => { id => @$all + 1, wire => '', said => '', commands => [], mails => [], end => 'open' },
     };
     push @$all, $c->{log};
     $open->{ fileno $s } = $c;
@@ -332,8 +332,10 @@ sub _flush {
             return if $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
             return $self->_end($c, 'reset');
         }
-        substr($c->{out}, 0, $n) = '';
+        my $said = substr $c->{out}, 0, $n, '';
         last if $c->{endless};
+        $c->{log}{said} .= $said;
+        $self->{dirty} = 1;
     }
     if (defined $c->{endless} && length $c->{out} < 65536) { $c->{out} .= $c->{endless} x 64; }
     $self->_end($c, 'ours') if $c->{closing} && !length $c->{out};

@@ -1,0 +1,203 @@
+# Messages that nobody here judges: DATA goes to the relay ahead of them, and large ones flow on
+# while their client still sends. What breaks off or is refused then is delivered nowhere.
+use strict;
+use warnings;
+use Digest::SHA qw(sha256_hex);
+use FakeRelay;
+use TestHost;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $MPM = $ENV{TEST_MPM} // 'event';
+my $SMALL = "Subject: small\r\n\r\nhello\r\n";
+my $line = join '', map { chr 33 + $_ % 90 } 0 .. 72;
+
+# Of n octets, without a dot at the beginning of a line.
+sub large { my ($n) = @_; substr(("$line\r\n" x ($n / 75 + 1)), 0, $n - $n % 75) }
+
+sub relay { FakeRelay->new(port => $ENV{FAKE_RELAY_PORT}, @_) }
+sub heard { my ($c) = @_; join "\n", map { $c->code . " $_" } $c->lines }
+sub ended { my ($relay) = @_; $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3) }
+
+sub mails {
+    my ($relay, $count) = @_;
+    $relay->wait_for(sub { $_[0]->mails >= $count }, 5);
+    return $relay->mails;
+}
+
+# The octets that have come to the relay's first connection, once there are so many.
+sub arrived {
+    my ($relay, $n) = @_;
+    return $relay->wait_for(sub { length +($_[0]->connections)[0]{wire} > $n }, 10);
+}
+
+# A client that has said DATA and heard 354.
+sub in_data {
+    my ($host, $from) = @_;
+    my $c = client($host, ehlo => 'me.test', timeout => 20);
+    $c->cmd($_) for "MAIL FROM:<$from\@from.test>", 'RCPT TO:<a@to.test>';
+    die "DATA: " . $c->text if $c->cmd('DATA') != 354;
+    return $c;
+}
+
+sub finish { my ($c, $rest) = @_; $c->send_raw("$rest.\r\n"); $c->read_reply; return heard($c) }
+
+# What the log says of the mail, once it does.
+sub log_line {
+    my ($from) = @_;
+    return wait_for { join "\n", log_lines('smtp_log', qr/ from="\Q$from\E\@from.test"/) } 5;
+}
+
+sub is_whole {
+    my ($mail, $message, $name) = @_;
+    my $data = $mail->{data};
+    is scalar(my @trace = $data =~ /^Received:/mg), 1, "$name: one Received field";
+    $data =~ s/\AReceived:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*//;
+    is length($data) . ' ' . sha256_hex($data), length($message) . ' ' . sha256_hex($message),
+        "$name: octet for octet";
+}
+
+subtest 'DATA goes ahead of the message' => sub {
+    my $relay = relay();
+    my $c = in_data('smtp_reuse', 'ahead');
+    ok $relay->wait_for(sub { grep { $_ eq 'DATA' } $_[0]->commands }, 3), 'the relay has heard DATA';
+    like finish($c, $SMALL), qr/\A250 /, 'taken';
+    my ($mail) = mails($relay, 1);
+    is_whole($mail, $SMALL, 'the message');
+    is $c->mail('next@from.test', 'a@to.test', $SMALL), 250, 'and the next one';
+    mails($relay, 2);
+    is scalar($relay->connections), 1, 'over the same connection';
+};
+
+for (['without a word', close => 1], ['with 421', reply => '421 4.3.2 stopping', close => 1],
+    ['after its 354', reply => '354 go ahead', delay => 0.05, raw => "421 4.4.2 too slow\r\n", close => 1]) {
+    my ($how, @data) = @$_;
+    subtest "the relay leaves $how before the message comes" => sub {
+        my $relay = relay(script => { data => [\@data] });
+        my $c = in_data('smtp_reuse', 'left');
+        ended($relay);
+        $relay->script({});
+        like finish($c, $SMALL), qr/\A250 /, 'another connection takes it';
+        is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($relay, 1)], ['left@from.test a@to.test'], 'once';
+        is_whole(($relay->mails)[0], $SMALL, 'the message');
+    };
+}
+
+subtest 'the relay refuses DATA' => sub {
+    my $relay = relay(script => { data => [[reply => '554 5.7.1 not this one'], [reply => '354 go ahead']] });
+    my $c = in_data('smtp_reuse', 'refused');
+    is finish($c, $SMALL), '554 5.7.1 not this one', 'the client hears it behind its message';
+    is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
+    is_deeply [map { $_->{from} } mails($relay, 1)], ['after@from.test'], 'alone';
+    is scalar($relay->connections), 1, 'over the same connection';
+};
+
+# One that is no longer offered DATA ahead is given back and used by the next mail: what the relay
+# has heard before that is all there was.
+for (['somebody judges the message', 'smtp_judged'], ['the relay knows no 8BITMIME', 'smtp_reuse', '8bitmime' => 0]) {
+    my ($why, $host, @relay) = @$_;
+    subtest "nothing goes ahead where $why" => sub {
+        plan skip_all => 'a child of prefork has its own connections' if $MPM eq 'prefork';
+        my $relay = relay(@relay);
+        in_data($host, 'away')->close;
+        log_line('away');
+        like finish(in_data($host, 'whole'), large(300_000)), qr/\A250 /, 'a large mail is taken';
+        mails($relay, 1);
+        is join(' ', map { /^(\w+)/ } $relay->commands), 'EHLO MAIL RCPT RSET MAIL RCPT DATA',
+            'the relay has heard DATA once, on the same connection';
+    };
+}
+
+subtest 'a large message flows' => sub {
+    my %tail = (
+        'plain'                 => large(600_000),
+        'dots from its middle on' => large(300_000) . ".\r\n..\r\n.a\r\n" x 30_000,
+        'dots on every line'    => ".$line\r\n" x 8000,
+        'a long line'           => 'z' x 400_000 . "\r\n.after\r\n",
+        'short lines'           => "a\r\n" x 150_000,
+    );
+    for my $name (sort keys %tail) {
+        my $message = "Subject: large\r\n\r\n$tail{$name}";
+        my $relay = relay();
+        my $c = in_data('smtp_reuse', 'large');
+        (my $wire = $message) =~ s/^\./../mg;
+        my $cut = length($wire) - 5000;
+        $c->send_raw(substr $wire, 0, $cut);
+        ok arrived($relay, 200_000), "$name: arrives before its end was sent";
+        like finish($c, substr $wire, $cut), qr/\A250 /, "$name: taken";
+        is_whole((mails($relay, 1))[0], $message, $name);
+        is $c->mail('small@from.test', 'a@to.test', $SMALL), 250, "$name: a small one behind it";
+        mails($relay, 2);
+        is scalar($relay->connections), 1, "$name: over one connection";
+    }
+    like log_line('large'), qr/ size="?600018/, 'the log has the size';
+};
+
+subtest 'a slow client has its message kept until it is whole' => sub {
+    my $relay = relay();
+    my $c = in_data('smtp_reuse', 'slow');
+    my $message = "Subject: slow\r\n\r\n" . large(300_000);
+    $c->send_raw(substr $message, 0, 50_000);
+    sleep 1.5; # it is the client that is slow
+    $c->send_raw(substr $message, 50_000, 200_000);
+    $c->send_raw(substr $message, 250_000);
+    cmp_ok length +($relay->connections)[0]{wire}, '<', 1000, 'the relay has none of it';
+    like finish($c, ''), qr/\A250 /, 'taken';
+    is_whole((mails($relay, 1))[0], $message, 'the message');
+};
+
+for (['552 5.3.4 too much', qr/\A552 5\.3\.4 too much/], ['250 2.0.0 queued', qr/\A451 4\.3\.5 /],
+    ['', qr/\A451 4\.4\.2 /]) {
+    my ($word, $reply) = @$_;
+    my @action = $word ? (raw => "$word\r\n") : (close => 1);
+    subtest 'the relay ' . ($word ? "says $word" : 'leaves') . ' while the message flows' => sub {
+        my $relay = relay(script => { data => [[reply => '354 go ahead', delay => 0.1, @action]] });
+        my $c = in_data('smtp_reuse', 'broken');
+        $c->send_raw(large(500_000));
+        ok arrived($relay, 200_000), 'it flows';
+        ok $relay->wait_for(sub { my ($r) = $_[0]->connections; $r->{end} eq 'ours' || $word && $r->{said} =~ /$word/ }, 3),
+            'the relay has done so';
+        like finish($c, large(100_000)), $reply, 'the client hears of it behind its message';
+        is scalar($relay->mails), 0, 'nothing was delivered';
+        $relay->script({});
+        is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
+    };
+}
+
+for (['bare newlines', "a\nb\r\n", qr/\A550 5\.6\.0 /], ['too many octets', large(700_000), qr/\A552 5\.3\.4 /]) {
+    my ($what, $tail, $reply) = @$_;
+    subtest "$what behind what has flowed" => sub {
+        my $relay = relay();
+        my $c = in_data('smtp_strict', 'late');
+        $c->send_raw(large(500_000));
+        ok arrived($relay, 200_000), 'it flows';
+        like finish($c, $tail), $reply, 'is refused';
+        ok ended($relay), 'the relay is left';
+        is scalar($relay->mails), 0, 'without the dot';
+        is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
+    };
+}
+
+subtest 'a client that leaves while its message flows' => sub {
+    my $relay = relay();
+    my $c = in_data('smtp_reuse', 'gone');
+    $c->send_raw(large(500_000));
+    ok arrived($relay, 200_000), 'it flows';
+    $c->close;
+    ok ended($relay), 'the relay is left';
+    is scalar($relay->mails), 0, 'without the dot';
+    unlike log_line('gone'), qr/\A250 /, 'the log does not say 250';
+};
+
+subtest 'no more than half of the connections to a relay flow' => sub {
+    plan skip_all => 'a child of prefork has one client' if $MPM eq 'prefork';
+    my $relay = relay();
+    my @c = map { in_data('smtp_few', "half$_") } 1 .. 4; # max=4
+    $_->send_raw(large(300_000)) for @c;
+    arrived($relay, 200_000);
+    like finish($_, $SMALL), qr/\A250 /, 'taken' for reverse @c;
+    is scalar(my @mails = mails($relay, 4)), 4, 'all have arrived';
+    cmp_ok scalar($relay->connections), '<=', 4, 'over four connections at most';
+};
+
+done_testing;
