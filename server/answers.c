@@ -260,6 +260,7 @@ nssmtpd_wait_e nssmtpd_answers_greet(nssmtpd_session_t *session)
     }
     smtp_dialogue_greet(&session->dialogue, &session->conf->offer, session->out, reply);
     session->greeted = 1;
+    session->drained = session->tls == NSSMTPD_CLEAR; /* a client waits for it, as a rule */
     if (session->flags & NSSMTPD_FLAG_ABORT) {
         smtp_dialogue_abort(&session->dialogue);
     }
