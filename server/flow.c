@@ -17,6 +17,9 @@
 /* Octets a second of a client that holds up nobody's relay. */
 #define QUICK_RATE (256 * 1024)
 
+/* Who has not sent a message by then is slow, and nothing of the relay's waits for its rest. */
+#define SLOW_AFTER apr_time_from_sec(1)
+
 /* Shorter pieces are gathered in the spool's memory, so that a message of many short runs is
  * not as many small writes. */
 #define DIRECT_MIN (16 * 1024)
@@ -50,8 +53,22 @@ void nssmtpd_flow_begin(nssmtpd_session_t *session)
 {
     nssmtpd_mail_t *mail = session->mail;
 
-    if (nssmtpd_connection_is_quick(session) && may_flow(session)) {
+    if (session->sends_quickly && nssmtpd_connection_is_quick(session) && may_flow(session)) {
         mail->t.route->delivery->begin(&mail->t);
+    }
+}
+
+void nssmtpd_flow_rest(nssmtpd_session_t *session)
+{
+    nssmtpd_mail_t *mail = session->mail;
+    const nssmtpd_delivery_t *delivery = mail->t.route->delivery;
+
+    if (session->dialogue.state == SMTP_STATE_DATA && !mail->flows
+        && apr_time_now() - mail->data_started > SLOW_AFTER) {
+        delivery->restart(&mail->t);
+    }
+    else {
+        delivery->idle(&mail->t);
     }
 }
 

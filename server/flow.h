@@ -13,4 +13,7 @@ void nssmtpd_flow_begin(nssmtpd_session_t *session);
  * the spool held, was taken; 0: the spool must have it. May wait for the relay. */
 int nssmtpd_flow_take(nssmtpd_session_t *session, smtp_span_t content);
 
+/* The session, which has a mail that was offered, is about to wait for its client. */
+void nssmtpd_flow_rest(nssmtpd_session_t *session);
+
 #endif

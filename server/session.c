@@ -13,6 +13,7 @@
 #include "server/answers.h"
 #include "server/board.h"
 #include "server/connection.h"
+#include "server/flow.h"
 #include "server/input.h"
 #include "server/permits.h"
 #include "server/registry.h"
@@ -335,7 +336,7 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
         session->scratch = NULL;
     }
     if (wait != NSSMTPD_CLOSE && session->mail && session->mail->t.offered) {
-        session->mail->t.route->delivery->idle(&session->mail->t);
+        nssmtpd_flow_rest(session);
     }
     return wait;
 }
