@@ -130,11 +130,12 @@ struct nssmtpd_delivery_t {
                              apr_pool_t *ptemp);
     /* A recipient the server would take; it is not due in t->rcpts yet. */
     const smtp_reply_t *(*rcpt)(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *rcpt);
-    /* Both may be NULL, and are called only where nobody will judge or change the message.
+    /* Both or none may be NULL; called only where nobody will judge or change the message.
      * begin: the client is about to send it; says ahead what can be said without waiting.
-     * flow: takes what of it is in t->body, maybe more than once, and deliver() brings the rest.
-     * 1: t->body was taken; if that came to nothing, deliver() says why. 0, the first time only:
-     * deliver() must bring it all. May wait for the relay. */
+     * flow: takes what of it is in t->body, maybe more than once, and deliver() brings the rest;
+     * of what is set before deliver(), only body and body_has_dots are. 1: t->body was taken and
+     * is empty; if that came to nothing, deliver() says why. 0, the first time only: deliver()
+     * must bring it all. */
     void (*begin)(nssmtpd_transaction_t *t);
     int (*flow)(nssmtpd_transaction_t *t);
     /* The message for those of t->rcpts that are due. A positive reply means that it is delivered:
@@ -147,12 +148,12 @@ struct nssmtpd_delivery_t {
     void (*restart)(nssmtpd_transaction_t *t);
     /* The mail is over, delivered or not. Called once if rcpt() or deliver() ever was. */
     void (*end)(nssmtpd_transaction_t *t);
-    /* rcpt() and deliver() may wait for somebody. */
+    /* rcpt(), flow() and deliver() may wait for somebody. */
     int blocks;
 };
 
 #define NSSMTPD_DELIVERY_GROUP "nssmtpd-delivery"
-#define NSSMTPD_DELIVERY_VERSION "0"
+#define NSSMTPD_DELIVERY_VERSION "1"
 
 /* The provider of the URL's scheme; a bare host is smtp's. NULL: there is none for *scheme,
  * which is of p. */

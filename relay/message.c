@@ -12,7 +12,7 @@ APLOG_USE_MODULE(nssmtpd);
 
 static int pass(nssmtpd_upstream_t *u, apr_bucket_brigade *bb)
 {
-    nssmtpd_upstream_start_step(u, SMTP_STEP_DOT);
+    nssmtpd_upstream_start_step(u, u->t->ended ? SMTP_STEP_DOT : SMTP_STEP_DATA);
     return nssmtpd_upstream_pass(u, bb);
 }
 
@@ -151,6 +151,12 @@ void nssmtpd_message_ask(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
     m->is_asked = nssmtpd_upstream_flush(u, SMTP_STEP_DATA);
 }
 
+/* The relay stops before it was needed: another will do, and that is no error. */
+static int is_leaving(const nssmtpd_upstream_t *u)
+{
+    return u->is_early && u->answer->code == 421;
+}
+
 const smtp_reply_t *nssmtpd_message_open(nssmtpd_upstream_t *u, nssmtpd_message_t *m)
 {
     const smtp_reply_t *reply;
@@ -162,10 +168,13 @@ const smtp_reply_t *nssmtpd_message_open(nssmtpd_upstream_t *u, nssmtpd_message_
     else {
         nssmtpd_message_ask(u, m);
     }
-    if (!m->is_asked || !nssmtpd_upstream_read(u, SMTP_STEP_DATA, &verdict, &reply)) {
+    if (!m->is_asked) {
         return u->failure;
     }
     m->is_asked = 0;
+    if (!nssmtpd_upstream_read(u, SMTP_STEP_DATA, &verdict, &reply)) {
+        return u->failure;
+    }
     if (verdict == SMTP_VERDICT_TAKEN) {
         m->is_open = 1;
         smtp_stuff_init(&m->stuff);
@@ -174,7 +183,7 @@ const smtp_reply_t *nssmtpd_message_open(nssmtpd_upstream_t *u, nssmtpd_message_
         return NULL;
     }
     u->link->in_step = 1;
-    if (verdict == SMTP_VERDICT_FAULT) {
+    if (verdict == SMTP_VERDICT_FAULT && !is_leaving(u)) {
         nssmtpd_upstream_fault(u, SMTP_STEP_DATA);
     }
     return reply;

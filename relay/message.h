@@ -23,8 +23,8 @@ void nssmtpd_message_ask(nssmtpd_upstream_t *u, nssmtpd_message_t *m);
  * client's reply. */
 const smtp_reply_t *nssmtpd_message_open(nssmtpd_upstream_t *u, nssmtpd_message_t *m);
 
-/* Sends what is in u->t->body and empties it. 0: the relay did not take it; nothing was
- * delivered, and u->failure is set. */
+/* Sends what is in u->t->body; the caller empties it. 0: the relay did not take it; nothing was
+ * delivered, the connection is closed, and u->failure is set. */
 int nssmtpd_message_send_part(nssmtpd_upstream_t *u, nssmtpd_message_t *m);
 
 /* Sends u->t->body and the dot; the reply is the client's: positive when the relay has taken

@@ -26,7 +26,8 @@ typedef struct envelope_t {
     int has_mail;                     /* this connection has taken MAIL */
     const smtp_reply_t *mail_refusal; /* the answer to every RCPT */
     nssmtpd_message_t message;
-    const smtp_reply_t *refusal;      /* of the message while it flowed */
+    const smtp_reply_t *refusal;      /* of the message before its end; nothing more is said of it */
+    unsigned has_part : 1;            /* some of the message has gone, and nobody else has it */
     unsigned replay_refused : 1;      /* a recipient was taken, then not again */
 } envelope_t;
 
@@ -54,6 +55,9 @@ static void forget(envelope_t *e)
 
     e->has_mail = 0;
     e->message = (nssmtpd_message_t){ 0 };
+    if (e->has_part && !e->refusal) {
+        e->refusal = smtp_reply(SMTP_REPLY_RELAY_LOST); /* the rest alone is no message */
+    }
     for (i = 0; i < e->u.t->rcpts->nelts; i++) {
         rcpt_at(e, i)->is_told = 0;
     }
@@ -298,47 +302,56 @@ static void begin(nssmtpd_transaction_t *t)
     if (is_ready(e) && keep(e)) {
         e->u.is_early = 1;
         nssmtpd_message_ask(&e->u, &e->message);
+        e->u.is_early = e->message.is_asked;
     }
 }
 
-/* What became of DATA that begin() said. 1: *reply is the relay's word, NULL if it was 354. 0: the
- * relay has left meanwhile, or wants to; another connection will do. */
-static int hear_early(envelope_t *e, const smtp_reply_t **reply)
+/* Hears what became of DATA that begin() said. 0: the relay has left meanwhile, or wants to;
+ * another connection will do. */
+static int hear_early(envelope_t *e)
 {
+    const smtp_reply_t *refusal;
+
     e->u.is_stale = 0;
-    *reply = nssmtpd_message_open(&e->u, &e->message);
+    refusal = nssmtpd_message_open(&e->u, &e->message);
     e->u.is_early = 0;
-    if (e->u.link ? e->u.answer->code == 421 || !(*reply || nssmtpd_upstream_is_quiet(&e->u))
+    if (e->u.link ? e->u.answer->code == 421 || !(refusal || nssmtpd_upstream_is_quiet(&e->u))
                   : e->u.is_stale) {
         give_back(e, 1);
         return 0;
     }
+    e->refusal = refusal;
     return 1;
 }
 
+/* 1: the relay takes octets, or has refused them. */
 static int open_flow(envelope_t *e)
 {
-    if (e->message.is_asked) {
-        return hear_early(e, &e->refusal);
+    if (e->refusal || e->message.is_open) {
+        return 1;
     }
-    if (!is_ready(e) || !keep(e)) {
-        return 0;
+    if (!e->message.is_asked) {
+        begin(e->u.t);
     }
-    e->refusal = nssmtpd_message_open(&e->u, &e->message);
-    return 1;
+    return e->message.is_asked && hear_early(e);
 }
 
 static int flow(nssmtpd_transaction_t *t)
 {
     envelope_t *e = envelope_of(t);
 
-    if (!e->refusal && !e->message.is_open && !open_flow(e)) {
+    if (!open_flow(e)) {
         return 0;
     }
+    e->has_part = 1;
     if (!e->refusal && !nssmtpd_message_send_part(&e->u, &e->message)) {
         e->refusal = e->u.failure;
     }
-    apr_brigade_cleanup(t->body); /* deliver() says what became of it */
+    if (e->refusal) { /* which deliver() says; whoever comes next may have the connection */
+        unkeep(e);
+        give_back(e, 0);
+    }
+    apr_brigade_cleanup(t->body);
     return 1;
 }
 
@@ -348,8 +361,8 @@ static const smtp_reply_t *deliver(nssmtpd_transaction_t *t)
     const smtp_reply_t *reply;
 
     unkeep(e);
-    if (e->message.is_asked && !hear_early(e, &e->refusal)) {
-        e->refusal = NULL;
+    if (e->message.is_asked) {
+        hear_early(e);
     }
     if (e->refusal) {
         return e->refusal;
@@ -380,7 +393,10 @@ static void idle(nssmtpd_transaction_t *t)
 {
     envelope_t *e = t->delivery;
 
-    if (e && e->u.link && !keep(e)) {
+    if (e && !e->u.link) {
+        unkeep(e); /* it was lost */
+    }
+    else if (e && !keep(e)) {
         give_back(e, 0);
     }
 }

@@ -376,7 +376,6 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
                                                             * deleted whom it was for */
     const smtp_reply_t *reply = nssmtpd_transaction_check(session);
 
-    session->sends_quickly = nssmtpd_connection_is_quick(session);
     if (!reply) {
         int blocks = (route && route->delivery->blocks) || nssmtpd_filter_is_wanted(session)
                      || nssmtpd_scanning_is_wanted(session->mail)
@@ -392,6 +391,7 @@ static nssmtpd_wait_e on_end(nssmtpd_session_t *session)
         }
     }
     session->mail->outcome = reply;
+    session->sends_well = nssmtpd_connection_is_quick(session) && smtp_reply_is_positive(reply);
     answer(session, reply);
     session->deadline = 0;
     /* Nothing between the relay's word and ours: the log comes after it is on its way. */

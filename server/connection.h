@@ -26,7 +26,8 @@ apr_status_t nssmtpd_connection_send(nssmtpd_session_t *session);
 /* A command was complete: a thread may stay for the next one. */
 void nssmtpd_connection_moves_on(nssmtpd_session_t *session);
 
-/* 1 as long as a thread stays, or would, for what the client sends next. */
+/* 1 as long as a thread stays, or would, for what the client sends next; always where each
+ * session has a thread. */
 int nssmtpd_connection_is_quick(const nssmtpd_session_t *session);
 
 /* 1 if the client's end is closed: reset, or no more to come. Looks, does not read. */

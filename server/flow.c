@@ -53,7 +53,7 @@ void nssmtpd_flow_begin(nssmtpd_session_t *session)
 {
     nssmtpd_mail_t *mail = session->mail;
 
-    if (session->sends_quickly && nssmtpd_connection_is_quick(session) && may_flow(session)) {
+    if (session->sends_well && nssmtpd_connection_is_quick(session) && may_flow(session)) {
         mail->t.route->delivery->begin(&mail->t);
     }
 }
@@ -83,21 +83,27 @@ static int is_hopeless(const nssmtpd_session_t *session)
 
 static int is_enough(const nssmtpd_mail_t *mail, apr_size_t n)
 {
-    apr_size_t gathered = mail->spool->memory_len + n;
+    apr_size_t gathered = mail->spool->memory_len + n, max = mail->spool->memory_max;
 
-    return mail->flows ? n >= DIRECT_MIN || gathered > GATHERED_MAX
-                       : gathered > mail->spool->memory_max;
+    return gathered > max || (mail->flows && (n >= DIRECT_MIN || gathered > GATHERED_MAX));
 }
 
-/* What the spool holds and content. 0: the delivery wants it whole. */
+/* What the spool holds and content. 0: the delivery wants it whole. The client is not charged for
+ * the time that the relay takes. */
 static int pass(nssmtpd_mail_t *mail, smtp_span_t content)
 {
-    apr_bucket *b = apr_bucket_transient_create(content.p, content.n, mail->t.body->bucket_alloc);
+    apr_time_t start = apr_time_now();
+    apr_status_t rv = nssmtpd_body_prepare(mail);
+    apr_bucket_brigade *bb = mail->t.body;
 
-    APR_BRIGADE_INSERT_TAIL(mail->t.body, b);
-    mail->flows = mail->t.route->delivery->flow(&mail->t);
-    apr_brigade_cleanup(mail->t.body);
-    return mail->flows;
+    if (rv == APR_SUCCESS) {
+        APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_transient_create(content.p, content.n,
+                                                                bb->bucket_alloc));
+        mail->flows = mail->t.route->delivery->flow(&mail->t);
+    }
+    apr_brigade_cleanup(bb);
+    mail->data_started += apr_time_now() - start;
+    return rv == APR_SUCCESS && mail->flows;
 }
 
 int nssmtpd_flow_take(nssmtpd_session_t *session, smtp_span_t content)
@@ -109,8 +115,7 @@ int nssmtpd_flow_take(nssmtpd_session_t *session, smtp_span_t content)
         || !nssmtpd_registry_try_place(session, session->conf->max_busy)) {
         return 0; /* and into the file, from where on there is no way back */
     }
-    if (!is_hopeless(session)
-        && (nssmtpd_body_prepare(mail) != APR_SUCCESS || !pass(mail, content))) {
+    if (!is_hopeless(session) && !pass(mail, content)) {
         return 0;
     }
     nssmtpd_spool_pass_by(mail->spool, content.n);

@@ -56,7 +56,7 @@ struct nssmtpd_session_t {
     apr_pool_t *scratch;         /* of a command outside of a mail; NULL: nothing is in it */
     apr_uint32_t clients_version; /* of the list of trusted clients, when it was looked at */
     unsigned listed : 1;         /* its client was on it */
-    unsigned sends_quickly : 1;  /* its thread stayed for all of its last message */
+    unsigned sends_well : 1;     /* its last message came quickly, and was taken */
     unsigned greeted : 1;
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */

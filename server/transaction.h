@@ -17,7 +17,7 @@ struct nssmtpd_mail_t {
     struct nssmtpd_fields_t *fields; /* its fields, once somebody asked: see fields.h */
     const smtp_reply_t *reworded; /* a script's words for our 250; NULL: none */
     int hops;                    /* Received fields */
-    apr_time_t data_started;
+    apr_time_t data_started;     /* later by what the relay took, if it flows */
     const smtp_reply_t *outcome; /* what %>s and SMTP_REPLY say; NULL: nothing decided */
     apr_status_t spool_status;
     unsigned too_big : 1;

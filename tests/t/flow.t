@@ -70,19 +70,28 @@ subtest 'DATA goes ahead of the message' => sub {
     is scalar($relay->connections), 1, 'over the same connection';
 };
 
-for (['without a word', close => 1], ['with 421', reply => '421 4.3.2 stopping', close => 1],
-    ['after its 354', reply => '354 go ahead', delay => 0.05, raw => "421 4.4.2 too slow\r\n", close => 1]) {
-    my ($how, @data) = @$_;
-    subtest "the relay leaves $how before the message comes" => sub {
-        my $relay = relay(script => { data => [[reply => '354 go ahead'], \@data] });
-        my $c = in_data('smtp_reuse', 'left', known => 1);
-        ended($relay);
-        $relay->script({});
-        like finish($c, $SMALL), qr/\A250 /, 'another connection takes it';
-        is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($relay, 2)],
-            ['quick@from.test a@to.test', 'left@from.test a@to.test'], 'once';
-        is_whole(($relay->mails)[1], $SMALL, 'the message');
-    };
+# A relay that leaves before it has any of the message is replaced; one that answers is believed.
+my $again = qr/\A250 /;
+for (['leaves without a word', $again, close => 1], ['says 421', $again, reply => '421 4.3.2 stopping', close => 1],
+    ['leaves after its 354', $again, reply => '354 go ahead', raw => "421 4.4.2 too slow\r\n", close => 1],
+    ['says 451', qr/\A451 4\.3\.0 later/, reply => '451 4.3.0 later'],
+    ['speaks no SMTP', qr/\A451 4\.3\.5 /, raw => "what is this\r\n"]) {
+    my ($what, $reply, @data) = @$_;
+    my $large = "Subject: large\r\n\r\n" . large(300_000);
+    for (['a small message', $SMALL, 1], ['a large message', $large, 1], ['a large message of a new client', $large, 0]) {
+        my ($which, $message, $known) = @$_;
+        subtest "the relay $what before $which" => sub {
+            my $relay = relay(global => 1, script => {
+                data => [([reply => '354 go ahead']) x $known, \@data, [reply => '354 go ahead']] });
+            my $c = in_data('smtp_reuse', 'next', known => $known);
+            $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3) if $known && $reply eq $again;
+            like finish($c, $message), $reply, 'the client hears it';
+            my @want = (('quick') x $known, ('next') x ($reply eq $again));
+            is_deeply [map { $_->{from} } mails($relay, scalar @want)], [map {"$_\@from.test"} @want], 'what has arrived';
+            is_whole(($relay->mails)[-1], $message, 'the message') if $reply eq $again;
+            is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
+        };
+    }
 }
 
 subtest 'the relay refuses DATA' => sub {
