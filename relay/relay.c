@@ -26,7 +26,7 @@ typedef struct envelope_t {
     int has_mail;                     /* this connection has taken MAIL */
     const smtp_reply_t *mail_refusal; /* the answer to every RCPT */
     nssmtpd_message_t message;
-    const smtp_reply_t *refusal;      /* of the message before its end; nothing more is said of it */
+    const smtp_reply_t *refusal;      /* of the message before its end, which settles it */
     unsigned has_part : 1;            /* some of the message has gone, and nobody else has it */
     unsigned replay_refused : 1;      /* a recipient was taken, then not again */
 } envelope_t;

@@ -208,26 +208,26 @@ static int stay(nssmtpd_session_t *session)
 {
     apr_time_t start = apr_time_now();
     short revents;
-    int rc = 1;
+    int rc;
 
+    session->stayed = 0;
     if (session->patience <= 0) {
         return 0;
     }
     session->wants_write = 0;
-    if (++session->stays > STAYS_A_TURN || !nssmtpd_registry_stay()) {
+    if ((++session->stays > STAYS_A_TURN && !nssmtpd_registry_is_stopping())
+        || !nssmtpd_registry_stay(session)) {
         session->stays = 0;
         return 0;
     }
-    if (nssmtpd_registry_wait(session)) {
-        rc = poll_socket(session->socket, POLLIN, STAY_MS, &revents);
-    }
-    nssmtpd_registry_resume(session);
-    nssmtpd_registry_stay_no_longer();
+    rc = poll_socket(session->socket, POLLIN, STAY_MS, &revents);
+    nssmtpd_registry_stay_no_longer(session);
     session->patience--;
     if (rc <= 0 || apr_time_now() - start > QUICK) {
         session->patience = -COMMANDS_OF_A_SLOW_CLIENT;
     }
-    return rc > 0;
+    session->stayed = rc > 0;
+    return session->stayed;
 }
 
 void nssmtpd_connection_moves_on(nssmtpd_session_t *session)

@@ -16,12 +16,21 @@
  * look without, and others only turn the wish into a place. */
 enum { NO_PLACE, IN_QUEUE, HAS_PLACE };
 
+/* How a session waits for its client: somebody must wake it, or its thread stays and soon sees
+ * itself what there is to see. */
+enum { NOT_WAITING, TO_BE_WOKEN, BACK_SOON };
+
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static nssmtpd_session_t *first, *last; /* of the queue for a place */
 static int threads_per_child, is_async;
 static apr_uint32_t busy, staying;
 static volatile apr_uint32_t stopping;
+static volatile apr_time_t stopped; /* when that began */
+
+/* How long a client that sends mail after mail is left alone when its child stops: MPMs end
+ * children for no other reason than that there are more than needed. */
+#define GRACE apr_time_from_sec(10)
 
 apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
 {
@@ -30,6 +39,7 @@ apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
     threads_per_child = threads;
     is_async = async;
     stopping = busy = staying = 0;
+    stopped = 0;
     return apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p);
 }
 
@@ -52,9 +62,9 @@ void nssmtpd_registry_remove(nssmtpd_session_t *session)
 int nssmtpd_registry_wait(nssmtpd_session_t *session)
 {
     session->idle = !nssmtpd_session_has_mail(session);
-    apr_atomic_xchg32(&session->waiting, 1);
+    apr_atomic_xchg32(&session->waiting, TO_BE_WOKEN);
     if (stopping && session->idle) {
-        apr_atomic_set32(&session->waiting, 0);
+        apr_atomic_set32(&session->waiting, NOT_WAITING);
         return 0;
     }
     return 1;
@@ -62,7 +72,7 @@ int nssmtpd_registry_wait(nssmtpd_session_t *session)
 
 void nssmtpd_registry_resume(nssmtpd_session_t *session)
 {
-    apr_atomic_xchg32(&session->waiting, 0);
+    apr_atomic_xchg32(&session->waiting, NOT_WAITING);
 }
 
 int nssmtpd_registry_is_stopping(void)
@@ -73,6 +83,11 @@ int nssmtpd_registry_is_stopping(void)
     return stopping
            || (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS
                && state == AP_MPMQ_STOPPING);
+}
+
+int nssmtpd_registry_has_patience(void)
+{
+    return apr_time_now() < stopped + GRACE;
 }
 
 static void ring_bell(const nssmtpd_session_t *session)
@@ -111,6 +126,7 @@ void nssmtpd_registry_stop(int graceful)
 {
     nssmtpd_session_t *session;
 
+    stopped = graceful ? apr_time_now() : 0;
     apr_atomic_xchg32(&stopping, 1);
     /* prefork calls this from a signal handler, maybe in the midst of a session */
     if (!mutex || (threads_per_child > 1 ? apr_thread_mutex_lock(mutex)
@@ -118,13 +134,12 @@ void nssmtpd_registry_stop(int graceful)
         return;
     }
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        if (!apr_atomic_read32(&session->waiting)) {
-            continue;
-        }
-        if (!graceful) {
+        apr_uint32_t waiting = apr_atomic_read32(&session->waiting);
+
+        if (waiting != NOT_WAITING && !graceful) {
             say_421(session);
         }
-        else if (session->idle) {
+        else if (waiting == TO_BE_WOKEN && session->idle) {
             wake(session);
         }
     }
@@ -140,7 +155,8 @@ void nssmtpd_registry_sweep(apr_time_t now)
     }
     apr_thread_mutex_lock(mutex);
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        if (apr_atomic_read32(&session->waiting) && session->deadline && session->deadline < now) {
+        if (apr_atomic_read32(&session->waiting) == TO_BE_WOKEN && session->deadline
+            && session->deadline < now) {
             wake(session);
         }
     }
@@ -278,16 +294,19 @@ void nssmtpd_registry_give_place(nssmtpd_session_t *session)
 }
 
 /* The sum may be past the limit for a moment: it is no place that somebody could keep. */
-int nssmtpd_registry_stay(void)
+int nssmtpd_registry_stay(nssmtpd_session_t *session)
 {
     if (apr_atomic_inc32(&staying) + apr_atomic_read32(&busy) < most_threads()) {
+        session->idle = !nssmtpd_session_has_mail(session);
+        apr_atomic_xchg32(&session->waiting, BACK_SOON);
         return 1;
     }
-    nssmtpd_registry_stay_no_longer();
+    apr_atomic_dec32(&staying);
     return 0;
 }
 
-void nssmtpd_registry_stay_no_longer(void)
+void nssmtpd_registry_stay_no_longer(nssmtpd_session_t *session)
 {
     apr_atomic_dec32(&staying);
+    nssmtpd_registry_resume(session);
 }

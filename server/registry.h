@@ -24,6 +24,9 @@ void nssmtpd_registry_resume(nssmtpd_session_t *session);
 /* 1 once the child takes no new work: a graceful restart or stop. */
 int nssmtpd_registry_is_stopping(void);
 
+/* 1 while, in a child that stops, a client in the midst of its mails may still send the next. */
+int nssmtpd_registry_has_patience(void);
+
 /* The child stops. Gracefully: idle sessions are woken and say 421. Otherwise there is no
  * time for that: what can be said at once is said here. */
 void nssmtpd_registry_stop(int graceful);
@@ -46,7 +49,7 @@ void nssmtpd_registry_give_place(nssmtpd_session_t *session);
 
 /* 1: a thread may stay for a session's next command, for milliseconds, since no more than
  * three quarters of them are in long work or stay so; it says when it no longer does. */
-int nssmtpd_registry_stay(void);
-void nssmtpd_registry_stay_no_longer(void);
+int nssmtpd_registry_stay(nssmtpd_session_t *session);
+void nssmtpd_registry_stay_no_longer(nssmtpd_session_t *session);
 
 #endif

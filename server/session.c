@@ -310,6 +310,14 @@ static nssmtpd_wait_e wake_up(nssmtpd_session_t *session)
     return wait;
 }
 
+/* The child stops, and there is no mail in hand, nor will there be the next moment. */
+static int must_stop(const nssmtpd_session_t *session)
+{
+    return nssmtpd_registry_is_stopping() && !nssmtpd_session_has_mail(session)
+           && session->dialogue.state != SMTP_STATE_CLOSED
+           && !(session->stayed && nssmtpd_registry_has_patience());
+}
+
 nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
 {
     nssmtpd_wait_e wait = wake_up(session);
@@ -320,8 +328,7 @@ nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)
             wait = step_tls(session);
             continue;
         }
-        if (nssmtpd_registry_is_stopping() && !nssmtpd_session_has_mail(session)
-            && session->dialogue.state != SMTP_STATE_CLOSED) {
+        if (must_stop(session)) {
             smtp_dialogue_close(&session->dialogue, SMTP_REPLY_SHUTDOWN);
             session->greeted = 1; /* this was all it hears */
         }

@@ -61,11 +61,12 @@ struct nssmtpd_session_t {
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
     unsigned by_filters : 1;     /* input came, or comes, through more than the core's filter */
+    unsigned stayed : 1;         /* its thread did, and the client went on */
     unsigned drained : 1;        /* the last read took all there was */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
     /* Two that other threads write, so they share no word with the rest. */
     apr_uint32_t place;          /* registry's: none, wished for or had */
-    apr_uint32_t waiting;        /* registry's: no thread works for it; atomic */
+    apr_uint32_t waiting;        /* registry's: for its client; atomic */
     unsigned idle : 1;           /* registry's: waiting without a mail in hand */
     unsigned eof : 1;            /* the client has closed its half */
     unsigned had_mail : 1;       /* a MAIL command was logged */

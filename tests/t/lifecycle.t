@@ -9,7 +9,7 @@ use OwnHttpd;
 use POSIX ();
 use SMTPClient;
 use TestHost qw(slurp wait_for);
-use Test::More tests => 5;
+use Test::More tests => 6;
 use Time::HiRes qw(sleep time);
 
 my $small = "ThreadLimit 10\nThreadsPerChild 10\nServerLimit 4\nStartServers 2\nMaxRequestWorkers 40\n"
@@ -120,6 +120,23 @@ sub idle_sessions_are_told {
 }
 idle_sessions_are_told('graceful', sub { $_[0]->graceful });
 idle_sessions_are_told('stop', sub { $_[0]->signal('TERM') });
+
+# What ends a child may be that httpd has more than it needs: who sends mail after mail notices nothing.
+subtest 'a client in the midst of its mails goes on until it pauses' => sub {
+    plan skip_all => "no thread stays for a session on the $mpm MPM" if $mpm ne 'event';
+    plan tests => 3;
+    my $h = OwnHttpd->new(main => $main, hosts => { mail => "SmtpdEngine on\nSmtpdRelay discard:\n" })->start;
+    my ($busy, $idle) = map { connected($h) } 1 .. 2;
+    my $signs = IO::Select->new($idle->socket);
+    my ($code, $mails, $until) = ('', 0, time + 5);
+    while ($code !~ /cut|421/ && !$signs->can_read(0) && time < $until) {
+        $code = eval { $busy->mail('a@b.test', 'c@d.test', "x\r\n") } // 'cut';
+        $h->signal('USR1') if $mails++ == 100;
+    }
+    is eval { $idle->read_reply }, 421, 'an idle session is told';
+    is eval { $busy->mail('a@b.test', 'c@d.test', "x\r\n") } // 'cut', 250, "the other sends on, after $mails mails";
+    is eval { $busy->read_reply } // 'cut', 421, 'and is told when it pauses';
+};
 
 # Sockets of a process, to find the child that serves somebody.
 sub sockets {

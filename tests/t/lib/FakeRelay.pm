@@ -113,6 +113,7 @@ sub wait_for {
 sub _serve {
     my ($self, $listener) = @_;
     my (%open, @all, %global);
+    $self->{all} = \@all;
     while (1) {
         my $now = time;
         my $wait = 5;
@@ -125,7 +126,7 @@ sub _serve {
             $w->add($c->{socket}) if length $c->{out} && !$c->{until};
         }
         $self->_drop(\%open);
-        $self->_record(\@all) if delete $self->{dirty};
+        $self->_record;
         my ($can_read, $can_write) = IO::Select->select($r, $w, undef, $wait);
         for my $s (@{ $can_write || [] }) { $self->_flush($open{ fileno $s }) if $open{ fileno $s }; }
         for my $s (@{ $can_read || [] }) {
@@ -134,7 +135,7 @@ sub _serve {
             $self->_read($c) unless $c->{gone};
         }
         $self->_drop(\%open);
-        $self->_record(\@all) if delete $self->{dirty};
+        $self->_record;
     }
 }
 
@@ -156,8 +157,9 @@ sub _accept {
 }
 
 sub _record {
-    my ($self, $all) = @_;
-    nstore($all, "$self->{dir}/journal.new");
+    my ($self) = @_;
+    return if !delete $self->{dirty};
+    nstore($self->{all}, "$self->{dir}/journal.new");
     rename "$self->{dir}/journal.new", "$self->{dir}/journal";
 }
 
@@ -324,8 +326,10 @@ sub _reply {
     return join '', map { $code . ($_ < $#lines ? '-' : ' ') . "$lines[$_]\r\n" } 0 .. $#lines;
 }
 
+# Whoever has heard a reply finds in the journal what it was to.
 sub _flush {
     my ($self, $c) = @_;
+    $self->_record if length $c->{out};
     while (length $c->{out}) {
         my $n = syswrite $c->{socket}, $c->{out};
         if (!defined $n) {
