@@ -107,6 +107,7 @@ typedef struct nssmtpd_transaction_t {
     apr_int64_t declared_size;     /* SIZE=, -1: not said */
     unsigned has_client : 1;       /* it is a session's mail, not one that we send */
     unsigned body_8bitmime : 1;    /* BODY=8BITMIME was said */
+    unsigned is_slow : 1;          /* the client has taken long to send the message, so far */
     unsigned offered : 1;          /* the provider knows of the mail: end() is owed */
     /* Set before deliver() */
     apr_bucket_brigade *body;      /* the message as it is to be delivered; canonical lines */

@@ -71,11 +71,20 @@ static void give_back(envelope_t *e, int close)
 
 /* Kept connections */
 
+/* Of the connections that may be kept slow clients leave half to others. */
+static int gives_way(const envelope_t *e, apr_uint32_t max)
+{
+    return e->u.t->is_slow && apr_atomic_read32(&e->u.relay->kept) * 4 > max;
+}
+
 static int keep(envelope_t *e)
 {
     nssmtpd_relay_t *relay = e->u.relay;
     apr_uint32_t max = e->u.worker->s->hmax; /* 0 on prefork: one session, one connection */
 
+    if (max && gives_way(e, max)) {
+        return 0;
+    }
     if (max && !e->u.kept) {
         if ((apr_atomic_inc32(&relay->kept) + 1) * 2 > max) {
             apr_atomic_dec32(&relay->kept);
@@ -397,6 +406,7 @@ static void idle(nssmtpd_transaction_t *t)
         unkeep(e); /* it was lost */
     }
     else if (e && !keep(e)) {
+        unkeep(e);
         give_back(e, 0);
     }
 }

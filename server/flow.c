@@ -17,7 +17,7 @@
 /* Octets a second of a client that holds up nobody's relay. */
 #define QUICK_RATE (256 * 1024)
 
-/* Who has not sent a message by then is slow, and nothing of the relay's waits for its rest. */
+/* Who has not sent a message by then is slow, and others go before at the relay. */
 #define SLOW_AFTER apr_time_from_sec(1)
 
 /* Shorter pieces are gathered in the spool's memory, so that a message of many short runs is
@@ -61,15 +61,10 @@ void nssmtpd_flow_begin(nssmtpd_session_t *session)
 void nssmtpd_flow_rest(nssmtpd_session_t *session)
 {
     nssmtpd_mail_t *mail = session->mail;
-    const nssmtpd_delivery_t *delivery = mail->t.route->delivery;
 
-    if (session->dialogue.state == SMTP_STATE_DATA && !mail->flows
-        && apr_time_now() - mail->data_started > SLOW_AFTER) {
-        delivery->restart(&mail->t);
-    }
-    else {
-        delivery->idle(&mail->t);
-    }
+    mail->t.is_slow = session->dialogue.state == SMTP_STATE_DATA && !mail->flows
+                      && apr_time_now() - mail->data_started > SLOW_AFTER;
+    mail->t.route->delivery->idle(&mail->t);
 }
 
 /* It will be refused at its end: the rest is only heard. */

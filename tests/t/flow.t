@@ -145,19 +145,19 @@ subtest 'a large message flows' => sub {
     like log_line('large'), qr/ size="?600018/, 'the log has the size';
 };
 
-subtest 'a slow client has its message kept until it is whole' => sub {
+# Of max=4 two may be kept by clients that think, but one by a client that is slow with its message.
+subtest 'slow clients have their messages kept until they are whole' => sub {
     my $relay = relay();
-    my $c = in_data('smtp_reuse', 'slow');
+    my @c = map { in_data('smtp_few', "slow$_") } 1 .. 2;
     my $message = "Subject: slow\r\n\r\n" . large(300_000);
-    $c->send_raw(substr $message, 0, 50_000);
-    sleep 1.5; # it is the client that is slow
-    $c->send_raw(substr $message, 50_000, 200_000);
-    $c->send_raw(substr $message, 250_000);
-    cmp_ok length +($relay->connections)[0]{wire}, '<', 1000, 'the relay has none of it';
-    like finish($c, ''), qr/\A250 /, 'taken';
-    is join(' ', map { /^(\w+)/ } $relay->commands), 'EHLO MAIL RCPT RSET MAIL RCPT DATA',
-        'the relay was let go of meanwhile';
-    is_whole((mails($relay, 1))[0], $message, 'the message');
+    $_->send_raw(substr $message, 0, 50_000) for @c;
+    sleep 1.5; # it is the clients that are slow
+    $_->send_raw(substr $message, 50_000, 200_000) for @c;
+    $_->send_raw(substr $message, 250_000) for @c;
+    is scalar(grep { length $_->{wire} > 1000 } $relay->connections), 0, 'the relay has nothing of them';
+    like finish($_, ''), qr/\A250 /, 'taken' for @c;
+    is_whole($_, $message, $_->{from}) for mails($relay, 2);
+    is scalar(grep { $_ eq 'RSET' } $relay->commands), $MPM eq 'prefork' ? 0 : 1, 'one has let its connection go';
 };
 
 for (['552 5.3.4 too much', qr/\A552 5\.3\.4 too much/], ['250 2.0.0 queued', qr/\A451 4\.3\.5 /],

@@ -191,10 +191,8 @@ sub _read {
     $self->{dirty} = 1;
     $c->{log}{wire} .= $bytes;
     $c->{in} .= $bytes;
-    $c->{batch} = [];
-    push @{ $c->{log}{commands} }, $c->{batch};
+    delete $c->{batch};
     $self->_work($c);
-    pop @{ $c->{log}{commands} } if !@{ $c->{batch} } && $c->{log}{commands}[-1] == $c->{batch};
 }
 
 # Does what is still to be done, then takes commands, until there is neither or it must wait.
@@ -212,7 +210,8 @@ sub _take_command {
     $c->{in} =~ s/^(.*?)\r?\n//s or return 0;
     my $line = $1;
     my $verb = $line =~ /^([a-z]+)/i ? lc $1 : '';
-    push @{ $c->{batch} ||= [] }, $line;
+    push @{ $c->{log}{commands} }, $c->{batch} = [] if !$c->{batch};
+    push @{ $c->{batch} }, $line;
     my $method = $self->can("_on_$verb");
     if ($method) { $self->$method($c, $line); }
     else { $self->_step($c, 'other', [reply => '500 5.5.1 unknown']); }
