@@ -10,32 +10,24 @@ package ClamdInstance;
 
 use strict;
 use warnings;
+use parent 'PrivateServer';
 use Carp qw(croak);
 use Digest::MD5 qw(md5_hex);
 use File::Path qw(make_path);
-use File::Temp ();
-use FreePort;
 use IO::Compress::Gzip qw(gzip);
 use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
-use POSIX ();
-use Time::HiRes qw(sleep time);
+use SmallFile;
 
 # In two pieces, so that no scanner on this host takes this file for one.
 my $EICAR = 'X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-' . 'STANDARD-ANTIVIRUS-TEST-FILE!$H+H*';
 my $FILES = '/usr/share/clamav-testfiles';
 
-sub program  { (grep {-x} map {"$_/clamd"} qw(/usr/sbin /usr/local/sbin /usr/bin))[0] }
-sub is_there { defined program() }
+sub is_there { defined PrivateServer::program('clamd') }
 sub eicar    { $EICAR }
 
 # clamav-testfiles' file of that name, or undef.
-sub testfile {
-    my ($name) = @_;
-    open my $in, '<:raw', "$FILES/$name" or return;
-    local $/;
-    return scalar <$in>;
-}
+sub testfile { my $file = "$FILES/$_[0]"; return -r $file ? slurp($file) : undef }
 
 # Writes signatures below a directory: of EICAR, of clam.exe, and of what else is given by name.
 sub signatures {
@@ -44,9 +36,7 @@ sub signatures {
     my %file = ('Eicar-Test' => $EICAR, %more);
     my $clam = testfile('clam.exe');
     $file{'Clam-Test'} = $clam if defined $clam;
-    open my $out, '>', "$dir/.new" or croak "$dir: $!";
-    print {$out} map { md5_hex($file{$_}) . ':' . length($file{$_}) . ":$_\n" } sort keys %file;
-    close $out;
+    spew("$dir/.new", join '', map { md5_hex($file{$_}) . ':' . length($file{$_}) . ":$_\n" } sort keys %file);
     rename "$dir/.new", "$dir/test.hdb" or croak "$dir: $!";
     return $dir;
 }
@@ -72,39 +62,27 @@ sub nested {
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { port => FreePort::pick(), options => '', %a, owner => $$ }, $class;
-    $self->{dir} = File::Temp->newdir('clamd.XXXXXX', TMPDIR => 1);
-    chmod 0755, "$self->{dir}";
-    return $self->start;
+    return $class->SUPER::new(options => '', timeout => 30, %a)->start;
 }
 
-sub port { $_[0]{port} }
-sub pid  { $_[0]{pid} }
 sub path { "$_[0]{dir}/clamd.sock" }
 
 sub start {
     my ($self) = @_;
-    my $dir = "$self->{dir}";
-    open my $conf, '>', "$dir/clamd.conf" or croak "$dir: $!";
-    print {$conf} "Foreground yes\nDatabaseDirectory $self->{database}\nTemporaryDirectory $dir\n",
-        "LocalSocket $dir/clamd.sock\nLocalSocketMode 666\nFixStaleSocket yes\n",
-        "TCPSocket $self->{port}\nTCPAddr 127.0.0.1\nLogFile $dir/log\n", $self->{options};
-    close $conf;
-    defined(my $pid = fork) or croak "fork: $!";
-    if (!$pid) {
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>', "$dir/output";
-        open STDERR, '>&', \*STDOUT;
-        exec program(), '-c', "$dir/clamd.conf" or POSIX::_exit(127);
-    }
-    $self->{pid} = $pid;
-    my $deadline = time + 30;
-    until ($self->ask('PING') eq "PONG\0") {
-        croak 'clamd did not start: ' . `cat $dir/output $dir/log`
-            if waitpid($pid, POSIX::WNOHANG()) == $pid || time > $deadline;
-        sleep 0.05;
-    }
-    return $self;
+    my $dir = $self->{dir};
+    my $conf = $self->write_file('clamd.conf', <<"CONF" . $self->{options});
+Foreground yes
+DatabaseDirectory $self->{database}
+TemporaryDirectory $dir
+LocalSocket $dir/clamd.sock
+LocalSocketMode 666
+FixStaleSocket yes
+TCPSocket $self->{port}
+TCPAddr 127.0.0.1
+LogFile $dir/log
+CONF
+    $self->spawn(PrivateServer::program('clamd'), '-c', $conf);
+    return $self->wait_until(sub { $self->ask('PING') eq "PONG\0" });
 }
 
 # Its answer to a command, '' if it does not listen.
@@ -120,21 +98,8 @@ sub ask {
 # As "kill", but a dead one has not even said goodbye.
 sub kill_it {
     my ($self) = @_;
-    kill KILL => $self->{pid};
-    waitpid delete $self->{pid}, 0;
+    kill KILL => $self->pid;
+    $self->wait_end(10);
 }
-
-sub stop {
-    my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => $self->{pid};
-    for (1 .. 500) {
-        if (waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid}) { delete $self->{pid}; return; }
-        sleep 0.02;
-    }
-    $self->kill_it;
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 1;

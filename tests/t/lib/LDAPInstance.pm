@@ -11,22 +11,12 @@ package LDAPInstance;
 
 use strict;
 use warnings;
+use parent 'PrivateServer';
 use Carp qw(croak);
-use File::Temp ();
-use FreePort;
 use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
-use POSIX ();
-use Time::HiRes qw(sleep time);
 
 my $suffix = 'dc=example,dc=test';
-
-sub _program {
-    my ($name) = @_;
-    my ($path) = grep { -x } map {"$_/$name"} split(/:/, $ENV{PATH} // ''),
-        qw(/usr/sbin /usr/local/sbin /usr/libexec /usr/lib/openldap);
-    return $path;
-}
 
 sub _schema {
     my ($file) = grep { -r } map {"$_/schema/core.schema"} qw(/etc/ldap /etc/openldap
@@ -36,38 +26,26 @@ sub _schema {
 
 # What keeps it from running here, in words; '' if nothing does.
 sub missing {
-    my @missing = grep { !_program($_) } qw(slapd slapadd ldapwhoami);
+    my @missing = grep { !PrivateServer::program($_) } qw(slapd slapadd ldapwhoami);
     push @missing, 'core.schema' unless _schema();
     return @missing ? 'OpenLDAP is not complete here, without ' . join ', ', @missing : '';
 }
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { users => {}, groups => {}, timeout => 20, %a, owner => $$ }, $class;
-    $self->{temp} = File::Temp->newdir('slapd.XXXXXX', TMPDIR => 1);
-    $self->{dir} = "$self->{temp}";
-    $self->{port} = FreePort::pick();
+    my $self = $class->SUPER::new(users => {}, groups => {}, %a);
     mkdir "$self->{dir}/entries", 0700 or croak "$self->{dir}/entries: $!";
-    $self->_write('slapd.conf', $self->_configuration);
-    $self->_write('entries.ldif', $self->_entries);
+    $self->write_file('slapd.conf', $self->_configuration);
+    $self->write_file('entries.ldif', $self->_entries);
     $self->_fill;
     return $self;
 }
 
-sub port { $_[0]{port} }
-sub pid  { $_[0]{pid} }
-sub url  { "ldap://127.0.0.1:$_[0]{port}" }
+sub url { "ldap://127.0.0.1:$_[0]{port}" }
 
 sub people { "ou=people,$suffix" }
 sub dn       { my ($self, $user) = @_; return "uid=$user,ou=people,$suffix" }
 sub group_dn { my ($self, $group) = @_; return "cn=$group,ou=groups,$suffix" }
-
-sub _write {
-    my ($self, $name, $text) = @_;
-    open my $out, '>:raw', "$self->{dir}/$name" or croak "$self->{dir}/$name: $!";
-    print {$out} $text;
-    close $out or croak "$self->{dir}/$name: $!";
-}
 
 # The ldif backend is in every slapd, where mdb may be a module in some directory.
 sub _configuration {
@@ -111,60 +89,25 @@ sub _run {
 sub _fill {
     my ($self) = @_;
     my $dir = $self->{dir};
-    my $said = $self->_run(_program('slapadd'), '-f', "$dir/slapd.conf", '-l', "$dir/entries.ldif");
+    my $said = $self->_run(PrivateServer::program('slapadd'), '-f', "$dir/slapd.conf", '-l', "$dir/entries.ldif");
     croak "slapadd failed: $said" if $?;
 }
 
 sub start {
     my ($self) = @_;
-    defined(my $pid = fork) or croak "fork: $!";
-    if (!$pid) {
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>>', "$self->{dir}/output";
-        open STDERR, '>&', \*STDOUT;
-        exec _program('slapd'), '-h', $self->url, '-f', "$self->{dir}/slapd.conf", '-d', 0
-            or POSIX::_exit(127);
-    }
-    $self->{pid} = $pid;
-    my $deadline = time + $self->{timeout};
-    until (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})) {
-        my $gone = waitpid($pid, POSIX::WNOHANG()) == $pid;
-        delete $self->{pid} if $gone;
-        croak 'slapd did not start: ' . $self->output if $gone || time > $deadline;
-        sleep 0.02;
-    }
-    return $self;
-}
-
-sub output {
-    my ($self) = @_;
-    open my $in, '<:raw', "$self->{dir}/output" or return '';
-    local $/;
-    return scalar <$in> // '';
+    $self->spawn(PrivateServer::program('slapd'), '-h', $self->url, '-f', "$self->{dir}/slapd.conf", '-d', 0);
+    return $self->wait_until(sub {
+        IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port});
+    });
 }
 
 # Who a bind with this password is: "dn:uid=..", "anonymous", or the error.
 sub whoami {
     my ($self, $user, $password) = @_;
-    my $said = $self->_run(_program('ldapwhoami'), '-x', '-H', $self->url, '-D', $self->dn($user),
+    my $said = $self->_run(PrivateServer::program('ldapwhoami'), '-x', '-H', $self->url, '-D', $self->dn($user),
         '-w', $password);
     chomp $said;
     return $said;
 }
-
-sub stop {
-    my ($self) = @_;
-    my $pid = $self->{pid};
-    return if !$pid || $self->{owner} != $$;
-    kill TERM => $pid;
-    my $deadline = time + $self->{timeout};
-    until (waitpid($pid, POSIX::WNOHANG()) == $pid) {
-        kill KILL => $pid if time > $deadline;
-        sleep 0.02;
-    }
-    delete $self->{pid};
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 1;

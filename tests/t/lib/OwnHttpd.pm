@@ -12,15 +12,13 @@ package OwnHttpd;
 
 use strict;
 use warnings;
+use parent 'PrivateServer';
 use Carp qw(croak);
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
-use File::Path qw(make_path);
-use File::Temp ();
 use FreePort;
 use IO::Socket::INET;
 use POSIX ();
-use Time::HiRes qw(sleep time);
 
 my @always = qw(authn_core authz_core dir env log_config status unixd watchdog);
 my ($httpd, $libexec, %taken);
@@ -31,28 +29,16 @@ sub new {
     my ($class, %a) = @_;
     $httpd   ||= _ask('SBINDIR') . '/' . _ask('PROGNAME');
     $libexec ||= _ask('LIBEXECDIR');
-    my $self = bless {
+    my $self = $class->SUPER::new(
         mpm => $ENV{TEST_MPM} // 'event', main => '', hosts => {}, modules => [], without => [],
         module => $ENV{MODULE} // abs_path(dirname(__FILE__) . '/../../../build/mod_nssmtpd.so'),
-        log_level => 'warn nssmtpd:info', port => {}, %a, owner => $$,
-    }, $class;
+        log_level => 'warn nssmtpd:info', log => 'error.log', port => {}, %a,
+    );
     -r $self->{module} or croak "no module at $self->{module}; run make first";
-    $self->{temp} = File::Temp->newdir('own-httpd.XXXXXX', TMPDIR => 1);
-    $self->{dir} = "$self->{temp}";
-    chmod 0755, $self->{dir};
-    make_path(map {"$self->{dir}/$_"} qw(runtime spool maildir htdocs));
-    if ($> == 0) {
-        ($self->{user}) = grep { getpwnam $_ } qw(www-data apache nobody);
-        my (undef, undef, $uid, $gid) = getpwnam $self->{user};
-        chown $uid, $gid, map {"$self->{dir}/$_"} qw(spool maildir);
-        $self->{group} = getgrgid $gid;
-    }
+    $self->user_directories(qw(runtime spool maildir htdocs));
     $self->port($_) for keys %{ $self->{hosts} };
     return $self;
 }
-
-sub dir { $_[0]{dir} }
-sub pid { $_[0]{pid} }
 
 sub port {
     my ($self, $name) = @_;
@@ -100,14 +86,7 @@ CONF
     return $self->_fill($text);
 }
 
-sub _write {
-    my ($self) = @_;
-    my $file = "$self->{dir}/httpd.conf";
-    open my $out, '>', $file or croak "$file: $!";
-    print {$out} $self->configuration;
-    close $out or croak "$file: $!";
-    return $file;
-}
+sub _write { my ($self) = @_; return $self->write_file('httpd.conf', $self->configuration) }
 
 sub _preload { return $ENV{SANITIZE_PRELOAD} ? (LD_PRELOAD => $ENV{SANITIZE_PRELOAD}) : () }
 
@@ -121,31 +100,18 @@ sub check {
     my $said = do { local $/; <$from> } // '';
     close $from;
     my $ok = $? == 0;
-    return ($ok, $said . $self->log('error.log'));
+    return ($ok, $said . $self->log);
+}
+
+sub prepare {
+    POSIX::setsid();
+    %ENV = (%ENV, _preload());
 }
 
 sub start {
     my ($self) = @_;
-    my $file = $self->_write;
-    defined(my $pid = fork) or croak "fork: $!";
-    if (!$pid) {
-        POSIX::setsid();
-        %ENV = (%ENV, _preload());
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>>', "$self->{dir}/output";
-        open STDERR, '>&', \*STDOUT;
-        exec $httpd, '-f', $file, '-DFOREGROUND' or POSIX::_exit(127);
-    }
-    $self->{pid} = $pid;
-    my $deadline = time + 20;
-    until ($self->_listens) {
-        my $gone = waitpid($pid, POSIX::WNOHANG()) == $pid;
-        delete $self->{pid} if $gone;
-        croak 'httpd did not start: ' . $self->log('output') . $self->log('error.log')
-            if $gone || time > $deadline;
-        sleep 0.05;
-    }
-    return $self;
+    $self->spawn($httpd, '-f', $self->_write, '-DFOREGROUND');
+    return $self->wait_until(sub { $self->_listens });
 }
 
 # Its children accept: a connection to each port is taken, and the pid file is there.
@@ -160,44 +126,21 @@ sub _listens {
 
 sub children {
     my ($self) = @_;
-    my $file = "/proc/$self->{pid}/task/$self->{pid}/children";
+    my $pid = $self->pid;
+    my $file = "/proc/$pid/task/$pid/children";
     open my $in, '<', $file or return;
     return split ' ', <$in> // '';
 }
 
-sub signal   { my ($self, $name) = @_; kill $name => $self->{pid}; return $self }
+sub signal   { my ($self, $name) = @_; kill $name => $self->pid; return $self }
 sub graceful { $_[0]->signal('USR1') }
-
-sub log {
-    my ($self, $name) = @_;
-    open my $in, '<:raw', "$self->{dir}/$name" or return '';
-    local $/;
-    return scalar <$in> // '';
-}
-
-# Waits for its end for at most so many seconds; true when it came.
-sub wait_end {
-    my ($self, $seconds) = @_;
-    my $deadline = time + $seconds;
-    until (waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid}) {
-        return 0 if time > $deadline;
-        sleep 0.02;
-    }
-    delete $self->{pid};
-    return 1;
-}
 
 sub stop {
     my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
+    return if !$self->pid || $self->{owner} != $$;
     $self->signal('TERM');
-    return if $self->wait_end(15);
-    my @left = ($self->{pid}, $self->children);
-    kill KILL => @left;
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
+    kill KILL => $self->pid, $self->children if !$self->wait_end(15);
+    $self->SUPER::stop;
 }
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 1;

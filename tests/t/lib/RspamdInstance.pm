@@ -10,54 +10,33 @@ package RspamdInstance;
 
 use strict;
 use warnings;
-use Carp qw(croak);
-use File::Path qw(make_path);
-use File::Temp ();
+use parent 'PrivateServer';
 use FreePort;
 use IO::Socket::INET;
-use POSIX ();
-use Time::HiRes qw(sleep time);
-
-sub _program {
-    my ($name) = @_;
-    my ($path) = grep { -x } map {"$_/$name"} split(/:/, $ENV{PATH} // ''), qw(/usr/sbin /usr/bin);
-    return $path;
-}
 
 # What keeps it from running here, in words; '' if nothing does.
 sub missing {
-    my @missing = grep { !_program($_) } qw(rspamd redis-server);
+    my @missing = grep { !PrivateServer::program($_) } qw(rspamd redis-server);
     return @missing ? join(' and ', @missing) . ' not installed' : '';
 }
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { lua => '', config => '', password => 'none', timeout => 60, %a, owner => $$,
-        pids => [] }, $class;
-    $self->{temp} = File::Temp->newdir('rspamd.XXXXXX', TMPDIR => 1);
-    $self->{dir} = "$self->{temp}";
-    chmod 0755, $self->{dir};
-    my %taken;
-    for my $name (qw(port controller_port redis_port)) {
+    my $self = $class->SUPER::new(lua => '', config => '', password => 'none', timeout => 60,
+        log => 'state/log', %a);
+    my %taken = ($self->{port} => 1);
+    for my $name (qw(controller_port redis_port)) {
         do { $self->{$name} = FreePort::pick() } while $taken{ $self->{$name} }++;
     }
-    make_path(map {"$self->{dir}/$_"} qw(state languages));
-    $self->_write('tld.dat', "com\nnet\norg\ntest\n");
-    $self->_write('rules.lua', $self->{lua});
-    $self->_write('rspamd.conf', $self->_configuration);
-    if ($> == 0) {
-        ($self->{user}) = grep { getpwnam $_ } qw(www-data apache nobody);
-        my (undef, undef, $uid, $gid) = getpwnam $self->{user};
-        $self->{group} = getgrgid $gid;
-        chown $uid, $gid, "$self->{dir}/state";
-    }
+    $self->user_directories(qw(state languages));
+    $self->write_file('tld.dat', "com\nnet\norg\ntest\n");
+    $self->write_file('rules.lua', $self->{lua});
+    $self->write_file('rspamd.conf', $self->_configuration);
     return $self;
 }
 
-sub port       { $_[0]{port} }
 sub address    { "127.0.0.1:$_[0]{port}" }
 sub controller { "127.0.0.1:$_[0]{controller_port}" }
-sub pids       { @{ $_[0]{pids} } }
 
 # Languages and the list of top level domains take it seconds to load; nothing here needs them.
 sub _configuration {
@@ -107,77 +86,29 @@ lua = "$self->{dir}/rules.lua";
 CONF
 }
 
-sub _write {
-    my ($self, $name, $text) = @_;
-    open my $out, '>', "$self->{dir}/$name" or croak "$self->{dir}/$name: $!";
-    print {$out} $text;
-    close $out or croak "$self->{dir}/$name: $!";
-}
-
-sub _read {
-    my ($self, $name) = @_;
-    open my $in, '<:raw', "$self->{dir}/$name" or return '';
-    local $/;
-    return scalar <$in> // '';
-}
-
-sub log    { $_[0]->_read('state/log') }
-sub output { $_[0]->_read('output') }
-
-sub _spawn {
-    my ($self, @command) = @_;
-    defined(my $pid = fork) or croak "fork: $!";
-    if (!$pid) {
-        chdir "$self->{dir}/state";
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>>', "$self->{dir}/output";
-        open STDERR, '>&', \*STDOUT;
-        exec @command or POSIX::_exit(127);
-    }
-    unshift @{ $self->{pids} }, $pid;
-    return $pid;
-}
+sub prepare { chdir "$_[0]{dir}/state" }
 
 # Asks until the answer to a line matches.
 sub _wait {
-    my ($self, $pid, $port, $line, $wanted) = @_;
-    my $deadline = time + $self->{timeout};
-    while (1) {
-        my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 5);
-        if ($s) { print {$s} $line; return if (<$s> // '') =~ $wanted; }
-        my $gone = waitpid($pid, POSIX::WNOHANG()) == $pid;
-        $self->{pids} = [grep { $_ != $pid } @{ $self->{pids} }] if $gone;
-        croak 'rspamd did not start: ' . $self->output . $self->log if $gone || time > $deadline;
-        sleep 0.05;
-    }
+    my ($self, $port, $line, $wanted) = @_;
+    $self->wait_until(sub {
+        my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 5) or return 0;
+        print {$s} $line;
+        return (<$s> // '') =~ $wanted;
+    });
 }
 
 sub start {
     my ($self) = @_;
-    my $redis = $self->_spawn(_program('redis-server'), '--port', $self->{redis_port},
+    $self->spawn(PrivateServer::program('redis-server'), '--port', $self->{redis_port},
         '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', "$self->{dir}/state");
-    $self->_wait($redis, $self->{redis_port}, "PING\r\n", qr/PONG/);
-    my $pid = $self->_spawn(_program('rspamd'), '-f', '-c', "$self->{dir}/rspamd.conf",
+    $self->_wait($self->{redis_port}, "PING\r\n", qr/PONG/);
+    $self->spawn(PrivateServer::program('rspamd'), '-f', '-c', "$self->{dir}/rspamd.conf",
         $self->{user} ? ('-u', $self->{user}, '-g', $self->{group}) : ());
     for my $port ($self->{port}, $self->{controller_port}) {
-        $self->_wait($pid, $port, "GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n", qr/ 200 /);
+        $self->_wait($port, "GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n", qr/ 200 /);
     }
     return $self;
 }
-
-sub stop {
-    my ($self) = @_;
-    return if $self->{owner} != $$;
-    my $deadline = time + 20;
-    while (defined(my $pid = shift @{ $self->{pids} })) {
-        kill TERM => $pid;
-        until (waitpid($pid, POSIX::WNOHANG()) == $pid) {
-            kill KILL => $pid if time > $deadline;
-            sleep 0.02;
-        }
-    }
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 1;
