@@ -28,84 +28,49 @@ package FakeDNS;
 
 use strict;
 use warnings;
+use parent 'FakeServer';
 use Carp qw(croak);
-use File::Temp ();
 use FreePort;
 use IO::Select;
 use IO::Socket::INET;
-use POSIX ();
 use Socket qw(AF_INET AF_INET6 inet_pton);
 
 my %type = (A => 1, CNAME => 5, PTR => 12, MX => 15, TXT => 16, AAAA => 28);
 my %type_name = reverse %type;
 my %rcode = (formerr => 1, servfail => 2, nxdomain => 3, notimp => 4, refused => 5);
 
-sub new {
-    my ($class, %a) = @_;
-    my $self = bless { %a, dir => File::Temp->newdir('fake-dns.XXXXXX', TMPDIR => 1) }, $class;
-    $self->_listen;
-    $self->{owner} = $$;
-    defined($self->{pid} = fork) or croak "fork: $!";
-    if (!$self->{pid}) {
-        $SIG{TERM} = sub { POSIX::_exit(0) };
-        eval { $self->serve; 1 } or print STDERR "# FakeDNS: $@";
-        POSIX::_exit(1);
-    }
-    close $self->{$_} for qw(udp tcp);
-    return $self;
-}
+sub new { my ($class, %a) = @_; return $class->SUPER::new(%a)->start }
 
-sub port { $_[0]{port} }
+sub queries { return split /\n/, $_[0]->read_file('queries') }
 
-sub stop {
+sub listeners {
     my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => $self->{pid};
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
-
-sub queries {
-    open my $in, '<', "$_[0]{dir}/queries" or return;
-    chomp(my @lines = <$in>);
-    return @lines;
+    for (1 .. 50) {
+        my %at = (LocalAddr => '127.0.0.1', LocalPort => $self->{port});
+        my $tcp = IO::Socket::INET->new(%at, Proto => 'tcp', Listen => 64, ReuseAddr => 1);
+        my $udp = $tcp && IO::Socket::INET->new(%at, Proto => 'udp');
+        return ($udp, $tcp) if $udp;
+        $self->{port} = FreePort::pick();
+    }
+    croak "no port on 127.0.0.1 is free for both UDP and TCP: $!";
 }
 
 # ---- what follows runs in the server's process
 
-sub _listen {
-    my ($self) = @_;
-    my $wanted = $self->{port};
-    for (1 .. 50) {
-        my %at = (LocalAddr => '127.0.0.1', LocalPort => $wanted || FreePort::pick());
-        $self->{tcp} = IO::Socket::INET->new(%at, Proto => 'tcp', Listen => 64, ReuseAddr => 1)
-            or next;
-        $self->{udp} = IO::Socket::INET->new(%at, Proto => 'udp') or next;
-        $self->{port} = $at{LocalPort};
-        return;
-    }
-    croak 'no port on 127.0.0.1 is free for both UDP and TCP: ' . ($wanted || $!);
-}
-
 # Until the handle, where there is one, is at its end.
-sub serve {
-    my ($self, $input) = @_;
+sub _serve {
+    my ($self, $udp, $tcp, $input) = @_;
     $self->_read_zone;
-    if ($self->{dir}) {
-        open $self->{journal}, '>>', "$self->{dir}/queries" or die "queries: $!\n";
-        $self->{journal}->autoflush(1);
-    }
-    $SIG{PIPE} = 'IGNORE';
-    my ($select, %buffer) = (IO::Select->new(grep {$_} @$self{qw(udp tcp)}, $input));
+    open $self->{journal}, '>>', "$self->{dir}/queries" or die "queries: $!\n";
+    $self->{journal}->autoflush(1);
+    my ($select, %buffer) = (IO::Select->new($udp, $tcp, $input // ()));
     while (1) {
         for my $s ($select->can_read) {
-            if ($s == $self->{udp}) {
+            if ($s == $udp) {
                 my $from = $s->recv(my $query, 65535);
                 send $s, $_, 0, $from for $self->_replies('udp', $query, $from);
             }
-            elsif ($s == $self->{tcp}) {
+            elsif ($s == $tcp) {
                 my $client = $s->accept or next;
                 $select->add($client);
                 $buffer{$client} = '';
@@ -207,8 +172,7 @@ sub _forged {
 sub _replies {
     my ($self, $proto, $query, $from) = @_;
     my $q = eval { _parse($query) } or return;
-    my $journal = $self->{journal};
-    print $journal "$proto $q->{name} $q->{type}\n" if $journal;
+    print { $self->{journal} } "$proto $q->{name} $q->{type}\n";
     my $manners = ($self->{names}{ $q->{name} } // {})->{manners} // {};
     my %do = map {%$_} grep {$_} @$manners{ $q->{type}, '*' };
     return if $do{silent} || $do{tcpsilent} && $proto eq 'tcp';
@@ -230,10 +194,11 @@ sub _run {
         last if $line eq "\n";
         $zone .= $line;
     }
-    my $self = bless { zone => $zone }, __PACKAGE__;
-    $self->_listen;
+    my $self = __PACKAGE__->SUPER::new(zone => $zone);
+    my @listeners = $self->listeners;
+    @SIG{qw(PIPE TERM)} = ('IGNORE', sub { exit });
     syswrite STDOUT, "$self->{port}\n";
-    $self->serve(\*STDIN);
+    $self->_serve(@listeners, \*STDIN);
 }
 
 _run() if !caller;

@@ -14,57 +14,30 @@ package FakeDaemon;
 
 use strict;
 use warnings;
-use Carp qw(croak);
-use File::Temp ();
-use FreePort;
-use IO::Select;
-use IO::Socket::INET;
-use POSIX ();
+use parent 'FakeServer';
 use Socket qw(SOL_SOCKET SO_LINGER);
-use Storable qw(nstore retrieve);
 use Time::HiRes qw(sleep);
 
-sub new {
-    my ($class) = @_;
-    my $self = bless { port => FreePort::pick(), owner => $$ }, $class;
-    $self->{dir} = File::Temp->newdir('fake-daemon.XXXXXX', TMPDIR => 1);
-    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port},
-        Listen => 64, ReuseAddr => 1) or croak "port $self->{port}: $@";
-    $self->answer('');
-    defined($self->{pid} = fork) or croak "fork: $!";
-    if (!$self->{pid}) {
-        $SIG{TERM} = sub { POSIX::_exit(0) };
-        $SIG{PIPE} = 'IGNORE';
-        while (1) { my $s = $listener->accept or next; $self->_serve($s); }
-    }
-    return $self;
-}
+sub new { my ($class) = @_; return $class->SUPER::new->answer('')->start }
 
-sub port    { $_[0]{port} }
 sub address { "127.0.0.1:$_[0]{port}" }
 
 sub answer {
     my ($self, $answer) = @_;
-    nstore(ref $answer ? $answer : { all => $answer }, "$self->{dir}/answer.new");
-    rename "$self->{dir}/answer.new", "$self->{dir}/answer";
+    $self->keep('answer', ref $answer ? $answer : { all => $answer });
     unlink "$self->{dir}/questions";
     return $self;
 }
 
 # The questions since the last answer was set.
-sub questions { my $file = "$_[0]{dir}/questions"; return -e $file ? @{ retrieve($file) } : () }
-
-sub stop {
-    my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => $self->{pid};
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
+sub questions { @{ $_[0]->kept('questions') // [] } }
 
 # ---- what follows runs in the daemon's process
+
+sub _serve {
+    my ($self, $listener) = @_;
+    while (1) { my $s = $listener->accept or next; $self->_converse($s); }
+}
 
 sub _is_whole {
     my ($question) = @_;
@@ -92,9 +65,9 @@ sub _write {
     return 1;
 }
 
-sub _serve {
+sub _converse {
     my ($self, $s) = @_;
-    my $order = retrieve("$self->{dir}/answer");
+    my $order = $self->kept('answer');
     if (defined $order->{early}) { _write($s, $order->{early}); return; }
     if ($order->{die}) {
         _read($s, sub { length $_[0] >= $order->{die} });
@@ -102,8 +75,7 @@ sub _serve {
         return;
     }
     my $question = _read($s, \&_is_whole);
-    nstore([$self->questions, $question], "$self->{dir}/questions.new");
-    rename "$self->{dir}/questions.new", "$self->{dir}/questions";
+    $self->keep('questions', [$self->questions, $question]);
     if    ($order->{hang})    { _read($s, sub {0}); }
     elsif ($order->{endless}) { 1 while _write($s, $order->{endless}); }
     elsif ($order->{drip}) {

@@ -31,87 +31,31 @@ package FakeRelay;
 
 use strict;
 use warnings;
-use Carp qw(croak);
+use parent 'FakeServer';
 use Errno qw(EAGAIN EINTR EWOULDBLOCK);
 use IO::Select;
-use IO::Socket::INET;
-use POSIX ();
 use Socket qw(SOL_SOCKET SO_LINGER);
-use Storable qw(nstore retrieve);
-use File::Temp ();
-use Time::HiRes qw(sleep time);
-use FreePort;
+use Time::HiRes qw(time);
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless {
-        pipelining => 1, '8bitmime' => 1, enhanced => 1, size => 104857600, offers => [],
-        script => {}, %a,
-    }, $class;
-    $self->{port} ||= FreePort::pick();
-    $self->{dir} = File::Temp->newdir('fake-relay.XXXXXX', TMPDIR => 1);
-    return $self->start;
+    my $self = $class->SUPER::new(pipelining => 1, '8bitmime' => 1, enhanced => 1, size => 104857600,
+        offers => [], script => {}, %a);
+    return $self->script($self->{script})->start;
 }
-
-sub port { $_[0]{port} }
-
-sub start {
-    my ($self) = @_;
-    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port},
-        Listen => 1024, ReuseAddr => 1, Proto => 'tcp') or croak "port $self->{port}: $@";
-    $listener->blocking(0);
-    $self->script($self->{script});
-    $self->{owner} = $$;
-    defined($self->{pid} = fork) or croak "fork: $!";
-    if (!$self->{pid}) {
-        $SIG{TERM} = sub { POSIX::_exit(0) };
-        $SIG{PIPE} = 'IGNORE';
-        eval { $self->_serve($listener); 1 } or print STDERR "# FakeRelay: $@";
-        POSIX::_exit(1);
-    }
-    close $listener;
-    return $self;
-}
-
-sub stop {
-    my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => $self->{pid};
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 # Replaces the script; connections opened after this returned obey it.
-sub script {
-    my ($self, $script) = @_;
-    my $file = "$self->{dir}/script";
-    nstore($script, "$file.new");
-    rename "$file.new", $file or croak "$file: $!";
-    return $self;
-}
+sub script { my ($self, $script) = @_; return $self->keep('script', $script) }
 
-sub connections { my $file = "$_[0]{dir}/journal"; -e $file ? @{ retrieve($file) } : () }
+sub connections { @{ $_[0]->kept('journal') // [] } }
 sub mails       { map { @{ $_->{mails} } } $_[0]->connections }
 sub commands    { map { map {@$_} @{ $_->{commands} } } $_[0]->connections }
-
-# Asks the block, which is given this object, until it says something true; its last answer.
-sub wait_for {
-    my ($self, $condition, $seconds) = @_;
-    my $deadline = time + ($seconds // 10);
-    while (1) {
-        my @answer = $condition->($self);
-        return wantarray ? @answer : $answer[0] if @answer && $answer[0];
-        return if time > $deadline;
-        sleep 0.02;
-    }
-}
 
 # ---- what follows runs in the relay's process
 
 sub _serve {
     my ($self, $listener) = @_;
+    $listener->blocking(0);
     my (%open, @all, %global);
     $self->{all} = \@all;
     while (1) {
@@ -145,7 +89,7 @@ sub _accept {
     $s->blocking(0);
     my $c = {
         socket => $s, in => '', out => '', todo => [],
-        seen => $self->{global} ? $global : {}, script => retrieve("$self->{dir}/script"),
+        seen => $self->{global} ? $global : {}, script => $self->kept('script'),
         log => { id => @$all + 1, wire => '', said => '', commands => [], mails => [], end => 'open' },
     };
     push @$all, $c->{log};
@@ -156,12 +100,7 @@ sub _accept {
     $self->_work($c);
 }
 
-sub _record {
-    my ($self) = @_;
-    return if !delete $self->{dirty};
-    nstore($self->{all}, "$self->{dir}/journal.new");
-    rename "$self->{dir}/journal.new", "$self->{dir}/journal";
-}
+sub _record { my ($self) = @_; $self->keep('journal', $self->{all}) if delete $self->{dirty} }
 
 sub _drop {
     my ($self, $open) = @_;

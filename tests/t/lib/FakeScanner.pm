@@ -15,81 +15,41 @@ package FakeScanner;
 
 use strict;
 use warnings;
-use Carp qw(croak);
-use File::Temp ();
-use FreePort;
-use IO::Socket::INET;
-use IO::Socket::UNIX;
+use parent 'FakeServer';
 use POSIX ();
+use SmallFile;
 use Socket qw(SOL_SOCKET SO_LINGER);
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { script => [{ say => "stream: OK\0" }], %a, owner => $$ }, $class;
-    $self->{dir} = File::Temp->newdir('fake-scanner.XXXXXX', TMPDIR => 1);
-    chmod 0755, "$self->{dir}";
-    $self->{port} ||= FreePort::pick() unless $self->{path};
-    return $self->start;
-}
-
-sub port { $_[0]{port} }
-
-sub start {
-    my ($self) = @_;
-    my $listener = $self->{path}
-        ? IO::Socket::UNIX->new(Local => $self->{path}, Listen => 64)
-        : IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Listen => 64,
-            ReuseAddr => 1);
-    croak "cannot listen: $!" unless $listener;
-    chmod 0777, $self->{path} if $self->{path};
-    defined($self->{pid} = fork) or croak "fork: $!";
-    if (!$self->{pid}) {
-        POSIX::setpgid(0, 0);
-        $SIG{TERM} = 'DEFAULT';
-        eval { $self->_serve($listener); 1 } or print STDERR "# FakeScanner: $@";
-        POSIX::_exit(1);
-    }
-    POSIX::setpgid($self->{pid}, $self->{pid});
-    return $self;
+    return $class->SUPER::new(script => [{ say => "stream: OK\0" }], %a)->start;
 }
 
 # Its process group: the connections have processes of their own.
 sub stop {
     my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => -$self->{pid};
-    waitpid delete $self->{pid}, 0;
+    kill TERM => -$self->pid if $self->pid && $self->{owner} == $$;
+    $self->SUPER::stop;
 }
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 sub asked { my @files = glob "$_[0]{dir}/*.begun"; return scalar @files }
 
-sub heard {
-    my ($self, $n) = @_;
-    open my $in, '<:raw', "$self->{dir}/$n.over" or return;
-    local $/;
-    return scalar <$in>;
-}
+sub heard { my $file = "$_[0]{dir}/$_[1].over"; return -e $file ? slurp($file) : undef }
 
 # ---- what follows runs in the fake's processes
 
 sub _serve {
     my ($self, $listener) = @_;
+    POSIX::setpgid(0, 0);
     $SIG{CHLD} = 'IGNORE';
     for (my $n = 0;; $n++) {
         my $s = $listener->accept or next;
         my $entry = $self->{script}[$n] // $self->{script}[-1];
-        open my $out, '>', "$self->{dir}/$n.begun";
-        close $out;
+        $self->write_file("$n.begun", '');
         next if fork;
         close $listener;
-        local $SIG{PIPE} = 'IGNORE';
-        my $heard = _play($s, $entry);
-        open $out, '>:raw', "$self->{dir}/$n.new";
-        print {$out} $heard;
-        close $out;
+        $self->write_file("$n.new", _play($s, $entry));
         rename "$self->{dir}/$n.new", "$self->{dir}/$n.over";
         POSIX::_exit(0);
     }

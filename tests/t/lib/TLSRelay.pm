@@ -21,52 +21,22 @@ package TLSRelay;
 
 use strict;
 use warnings;
-use Carp qw(croak);
-use File::Temp ();
-use FreePort;
+use parent 'FakeServer';
 use IO::Select;
-use IO::Socket::INET;
 use IO::Socket::SSL;
 use MIME::Base64 qw(decode_base64);
-use POSIX ();
-use Time::HiRes qw(sleep time);
 
 sub new {
     my ($class, %a) = @_;
-    my $self = bless { clear => [], tls => [], starttls => 1, user => '', password => '',
-        dripping => {}, %a, owner => $$ }, $class;
-    $self->{port} ||= FreePort::pick($self->{address});
-    $self->{dir} = File::Temp->newdir('tls-relay.XXXXXX', TMPDIR => 1);
-    $self->{address} //= '127.0.0.1';
-    my $listener = IO::Socket::INET->new(LocalAddr => $self->{address}, LocalPort => $self->{port},
-        Listen => 64, ReuseAddr => 1) or croak "port $self->{port}: $@";
-    defined($self->{pid} = fork) or croak "fork: $!";
-    if (!$self->{pid}) {
-        $SIG{TERM} = sub { POSIX::_exit(0) };
-        $SIG{PIPE} = 'IGNORE';
-        eval { $self->_serve($listener); 1 } or print STDERR "# TLSRelay: $@";
-        POSIX::_exit(1);
-    }
-    return $self;
+    return $class->SUPER::new(clear => [], tls => [], starttls => 1, user => '', password => '',
+        dripping => {}, %a)->start;
 }
-
-sub port { $_[0]{port} }
-
-sub stop {
-    my ($self) = @_;
-    return if !$self->{pid} || $self->{owner} != $$;
-    kill TERM => $self->{pid};
-    waitpid $self->{pid}, 0;
-    delete $self->{pid};
-}
-
-sub DESTROY { local ($?, $!, $@); $_[0]->stop }
 
 # The journal: rows of connection, kind (open clear tls secured mail end), octets in hexadecimal.
 sub _rows {
     my ($self, $kind) = @_;
-    open my $in, '<', "$self->{dir}/journal" or return;
-    my @rows = map { my @f = split / /; chomp @f; $f[2] = pack 'H*', $f[2] // ''; \@f } grep {/\n\z/} <$in>;
+    my @rows = map { my @f = split / /; $f[2] = pack 'H*', $f[2] // ''; \@f }
+        $self->read_file('journal') =~ /(.*)\n/g;
     return grep { $_->[1] =~ /^(?:$kind)\z/ } @rows;
 }
 
@@ -76,17 +46,6 @@ sub opened  { my @rows = $_[0]->_rows('open');    return scalar @rows }
 sub secured { my @rows = $_[0]->_rows('secured'); return scalar @rows }
 sub ended   { my @rows = $_[0]->_rows('end');     return scalar @rows }
 sub mails   { my @rows = $_[0]->_rows('mail');    return scalar @rows }
-
-# Asks the block, which is given this object, until it says something true, for at most 10 seconds.
-sub wait_for {
-    my ($self, $condition, $seconds) = @_;
-    my $deadline = time + ($seconds // 10);
-    while (1) {
-        my $value = $condition->($self);
-        return $value if $value || time > $deadline;
-        sleep 0.02;
-    }
-}
 
 # ---- what follows runs in the relay's process
 
