@@ -9,7 +9,7 @@ use OwnHttpd;
 use SMTPClient;
 use TLSClient;
 use TestCA;
-use TestHost qw(slurp wait_for);
+use TestHost qw(slurp spew wait_for);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -26,17 +26,9 @@ sub hash_of {
     return $hash;
 }
 
-sub write_file {
-    my ($name, $text) = @_;
-    open my $out, '>', "$tmp/$name" or die "$tmp/$name: $!";
-    print {$out} $text;
-    close $out or die "$tmp/$name: $!";
-    return "$tmp/$name";
-}
-
-my $users = write_file('users', join '', map { "$_:" . hash_of($password{$_}) . "\n" } sort keys %password);
-my $others = write_file('others', 'alice:' . hash_of('another host') . "\n");
-my $groups = write_file('groups', "staff: alice\n");
+my $users = spew("$tmp/users", join '', map { "$_:" . hash_of($password{$_}) . "\n" } sort keys %password);
+my $others = spew("$tmp/others", 'alice:' . hash_of('another host') . "\n");
+my $groups = spew("$tmp/groups", "staff: alice\n");
 
 my $ssl = "SSLEngine on\nSSLCertificateFile $pair->{cert}\nSSLCertificateKeyFile $pair->{key}\n";
 my $smtp = "SmtpdEngine on\nSmtpdRelay maildir:%DIR%/maildir/%d/%u\nSmtpdTrustedClients none\n"
@@ -421,7 +413,7 @@ subtest 'the tools people use' => sub {
         my $said = `$line < $tmp/message 2>&1`;
         return ($? >> 8, $said);
     };
-    write_file('message', "Subject: x\r\n\r\nhi\r\n");
+    spew("$tmp/message", "Subject: x\r\n\r\nhi\r\n");
     my $port = $h->port('mail');
     for my $how (qw(PLAIN LOGIN)) {
         my $box = mailbox();

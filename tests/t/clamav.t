@@ -174,9 +174,7 @@ subtest 'new signatures' => sub {
     cmp_ok lines_of('NS0087'), '>', $loads, 'the log says so';
     is lines_of('NS0085'), 2, 'the restart took what was ready';
 
-    open my $out, '>', "$temp/db/broken.ndb" or die $!;
-    print {$out} "this is:no:signature\n";
-    close $out;
+    spew("$temp/db/broken.ndb", "this is:no:signature\n");
     ok wait_long { lines_of('NS0108') }, 'files that cannot be loaded are said';
     refused('inside', ClamdInstance::mail_with($worm), 'Worm-Test', 'and the signatures there were stay');
     ok kill(0 => $h->pid), 'httpd lives';

@@ -9,7 +9,7 @@ use MIME::Base64 qw(encode_base64);
 use OwnHttpd;
 use SMTPClient;
 use Test::More;
-use TestHost qw(wait_for);
+use TestHost qw(spew wait_for);
 
 plan skip_all => LDAPInstance->missing if LDAPInstance->missing;
 chomp(my $libexec = `apxs -q LIBEXECDIR`);
@@ -24,9 +24,7 @@ my $ldap = LDAPInstance->new(
 my $tmp = File::Temp->newdir('ldap.XXXXXX', TMPDIR => 1);
 chmod 0755, "$tmp";
 chomp(my $hash = `openssl passwd -apr1 '$password{carol}'`);
-open my $out, '>', "$tmp/users" or die "$tmp/users: $!";
-print {$out} "carol:$hash\n";
-close $out or die "$tmp/users: $!";
+spew("$tmp/users", "carol:$hash\n");
 
 my $url = 'AuthLDAPURL ' . $ldap->url . '/' . $ldap->people . "?uid\n";
 my $smtp = "SmtpdEngine on\nSmtpdRelay discard:\nSmtpdTrustedClients none\nSmtpdAuthPlaintext on\n";

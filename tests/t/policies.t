@@ -108,9 +108,7 @@ if ($> == 0) {
     my (undef, undef, $uid, $gid) = getpwnam $h->{user};
     chown $uid, $gid, "$dir/policies";
 }
-open my $out, '>', "$dir/page.lua" or die $!;
-print {$out} $page;
-close $out;
+$h->write_file('page.lua', $page);
 $h->start;
 my $web = 'http://127.0.0.1:' . $h->port('web');
 my $ua = HTTP::Tiny->new(timeout => 20, max_redirect => 0);

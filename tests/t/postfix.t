@@ -49,9 +49,7 @@ sub queue_id_logged {
 sub program {
     my ($input, @command) = @_;
     my $file = Apache::Test::vars('t_logs') . '/program';
-    open my $out, '>:raw', "$file.in" or die "$file.in: $!";
-    print {$out} $input;
-    close $out;
+    spew("$file.in", $input);
     my $said = `@{[join ' ', map {"'$_'"} @command]} < '$file.in' 2>&1`;
     is $?, 0, "$command[0] is content" or diag $said;
     return $said;

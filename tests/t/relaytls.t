@@ -9,7 +9,7 @@ use OwnHttpd;
 use SMTPClient;
 use TLSRelay;
 use TestCA;
-use TestHost qw(slurp wait_for);
+use TestHost qw(slurp spew wait_for);
 use Test::More;
 
 my $mpm   = $ENV{TEST_MPM} // 'event';
@@ -43,10 +43,7 @@ sub forms {
 
 sub private_file {
     my ($id, $text, $mode) = @_;
-    my $file = "$tmp/$id";
-    open my $out, '>', $file or die "$file: $!";
-    print {$out} $text;
-    close $out;
+    my $file = spew("$tmp/$id", $text);
     chmod $mode, $file;
     return $file;
 }

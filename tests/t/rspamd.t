@@ -365,9 +365,7 @@ subtest 'learning' => sub {
     is teach(@keys, verb => 'spam', message => $spam), 'ok ', 'to learn again is no error';
     like teach(keys => 'controller=' . $rspamd->controller . ' password=wrong', verb => 'spam',
         message => $spam), qr/\Ano .*: answered 40[13]: Unauthorized\z/, 'without the password it does not';
-    open my $file, '>', $h->dir . '/password' or die $!;
-    print {$file} "controller-pass\n";
-    close $file;
+    $h->write_file('password', "controller-pass\n");
     is teach(keys => 'controller=' . $rspamd->controller . ' password=file:' . $h->dir . '/password',
         verb => 'ham', message => $ham), 'ok ', 'with one in a file it does';
     like teach(keys => "controller=$closed", verb => 'spam'), qr/\Ano \Q$closed\E: Connection refused/, 'nobody';

@@ -38,9 +38,8 @@ my $h = ScriptedHttpd->new(
         bare   => "SmtpdRelay discard:\n# no LuaMapHandler\n",
         web    => '',
     });
-open my $users, '>', $h->dir . '/users' or die $!;
-print {$users} 'alice:{SHA}' . encode_base64(pack('H*', 'e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4'), '') . "\n";
-close $users or die $!; # SHA-1 of "secret"
+# SHA-1 of "secret"
+$h->write_file('users', 'alice:{SHA}' . encode_base64(pack('H*', 'e5e9fa1ba31ecd1ae84f75caaa474f3a663f05f4'), '') . "\n");
 $h->start;
 
 my $message = "Subject: x\r\n\r\nhello\r\n";

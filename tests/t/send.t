@@ -57,8 +57,7 @@ POOL
         lonely => "SmtpdEngine on\nSmtpdRelayDomains box.test=maildir:%DIR%/maildir/%d/%u\n$log",
     },
 );
-open my $lua, '>', $h->dir . '/send.lua' or die $!;
-print {$lua} <<'LUA';
+$h->write_file('send.lua', <<'LUA');
 -- Sends the request's body as a message, by from=, rcpt= (any number), host=, port=, use=.
 function handle(r)
     local one, rcpts = {}, {}
@@ -86,15 +85,12 @@ function handle(r)
     return apache2.OK
 end
 LUA
-close $lua;
-open $lua, '>', $h->dir . '/error.lua' or die $!;
-print {$lua} <<'LUA';
+$h->write_file('error.lua', <<'LUA');
 function handle(r)
     assert(smtpd.send('phase@from.test', 'other@to.test', 'Subject: p\n\np\n'))
     return apache2.OK
 end
 LUA
-close $lua;
 $h->start;
 
 my $MESSAGE = "Subject: hello\n\ntext\n";

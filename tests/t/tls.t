@@ -8,7 +8,7 @@ use OwnHttpd;
 use SMTPClient;
 use TLSClient;
 use TestCA;
-use TestHost qw(slurp wait_for);
+use TestHost qw(slurp spew wait_for);
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -67,9 +67,7 @@ sub arrived {
 # A program's output and exit status; what it reads comes from a file.
 sub run {
     my ($input, @command) = @_;
-    open my $in, '>', "$tmp/in" or die "$tmp/in: $!";
-    print {$in} $input;
-    close $in;
+    spew("$tmp/in", $input);
     my $line = join ' ', map { my $a = $_; $a =~ s/'/'\\''/g; "'$a'" } 'timeout', 20, @command;
     my $said = `$line < $tmp/in 2>&1`;
     return wantarray ? ($said, $? >> 8) : $said;

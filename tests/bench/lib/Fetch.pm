@@ -13,6 +13,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(basename dirname);
 use File::Path qw(make_path remove_tree);
 use POSIX qw(strftime);
+use SmallFile;
 
 my $here = abs_path(dirname(__FILE__));
 # The build folder, that of the tree or what BUILD says; modules and peers are there.
@@ -128,20 +129,11 @@ sub namespace {
     chmod 0755, $dir, map {"$dir/$_"} keys %over;
     my $script = 'set -e; ';
     for my $file (sort keys %text) {
-        open my $out, '>', "$dir/$file" or die "$dir/$file: $!\n";
-        print {$out} $text{$file};
-        close $out;
+        spew("$dir/$file", $text{$file});
         $script .= "mount --bind '$dir/$file' /etc/$file; ";
     }
     $script .= "mount --bind '$dir/$_' $over{$_}; " for sort keys %over;
     return ('unshare', '-m', 'sh', '-c', $script . 'exec "$0" "$@"');
-}
-
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<', $file or die "$file: $!\n";
-    local $/;
-    return scalar <$in>;
 }
 
 1;

@@ -14,6 +14,7 @@ use FreePort;
 use IO::Socket::INET;
 use OwnHttpd;
 use ProcessTree;
+use SmallFile;
 use TestCA;
 
 my $here = abs_path(dirname(__FILE__));
@@ -95,8 +96,8 @@ sub clamd {
     my ($dir, $port) = ("$c->{dir}/clamd", FreePort::pick());
     make_path("$dir/db");
     chmod 0755, $dir, "$dir/db";
-    _write("$dir/db/bench.hdb", "44d88612fea8a8f36de82e1278abb02f:68:Bench.Test\n");
-    _write("$dir/clamd.conf", <<"CONF");
+    spew("$dir/db/bench.hdb", "44d88612fea8a8f36de82e1278abb02f:68:Bench.Test\n");
+    spew("$dir/clamd.conf", <<"CONF");
 Foreground yes
 DatabaseDirectory $dir/db
 TCPAddr 127.0.0.1
@@ -108,13 +109,6 @@ CONF
     my $clamd = ProcessTree->start(command => ['clamd', '-c', "$dir/clamd.conf"], log => "$dir/output",
         port => $port);
     return run($c, 'event', beside => [$clamd], mail => "SmtpdScanner clamd 127.0.0.1:$port\n");
-}
-
-sub _write {
-    my ($file, $text) = @_;
-    open my $out, '>', $file or die "$file: $!\n";
-    print {$out} $text;
-    close $out or die "$file: $!\n";
 }
 
 1;

@@ -11,9 +11,8 @@ use ProcessTree;
 sub _configure {
     my ($self) = @_;
     $self->SUPER::_configure;
-    open my $out, '>>', "$self->{dir}/etc/master.cf" or die "master.cf: $!\n";
-    print {$out} "smtp unix - - n - - smtp\nrelay unix - - n - - smtp\n";
-    close $out or die "master.cf: $!\n";
+    $self->write_file('etc/master.cf', $self->read_file('etc/master.cf')
+        . "smtp unix - - n - - smtp\nrelay unix - - n - - smtp\n");
 }
 
 my %limits = (
@@ -34,7 +33,7 @@ sub run {
     die "Postfix must be started by root\n" if $> != 0;
     my $p = PeerPostfix->new(dir => $c->{dir}, main => { %limits, %main })->start;
     return { port => $p->port, trees => [ProcessTree->of($p->pid)], stop => sub { $p->stop },
-        said => sub { substr PostfixInstance::_read($p->log), -1500 } };
+        said => sub { substr $p->log, -1500 } };
 }
 
 sub proxy_filter { my ($c) = @_; return run($c, smtpd_proxy_filter => '127.0.0.1:' . $c->{sink}->port) }

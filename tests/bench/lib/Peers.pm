@@ -10,13 +10,7 @@ use Fetch;
 use File::Path qw(make_path);
 use FreePort;
 use ProcessTree;
-
-sub _write {
-    my ($file, $text) = @_;
-    open my $out, '>', $file or die "$file: $!\n";
-    print {$out} $text;
-    close $out or die "$file: $!\n";
-}
+use SmallFile;
 
 sub _served {
     my ($port, %how) = @_;
@@ -33,7 +27,7 @@ sub nginx {
     $env{LD_PRELOAD} = Fetch::shim($preload) if $preload;
     my $connections = 768 > $c->{idle} ? 768 : 2 * $c->{idle} + 1000;
     my $user = $> == 0 ? 'user www-data;' : '';
-    _write("$dir/nginx.conf", <<"CONF");
+    spew("$dir/nginx.conf", <<"CONF");
 load_module $root/usr/lib/nginx/modules/ngx_mail_module.so;
 $user
 worker_processes auto;
@@ -79,16 +73,16 @@ sub haraka {
     my ($dir, $port) = ($c->{dir}, FreePort::pick());
     make_path("$dir/config", "$dir/plugins", "$dir/queue");
     symlink "$package/node_modules", "$dir/node_modules";
-    _write("$dir/package.json", qq({"name":"bench","private":true}\n));
-    _write("$dir/config/smtp.ini", "listen=127.0.0.1:$port\n");
-    _write("$dir/config/plugins", "accept\nqueue/smtp_forward\n");
-    _write("$dir/config/smtp_forward.ini", "host=127.0.0.1\nport=@{[$c->{sink}->port]}\n");
-    my $connection = Fetch::slurp("$package/node_modules/Haraka/config/connection.ini");
+    spew("$dir/package.json", qq({"name":"bench","private":true}\n));
+    spew("$dir/config/smtp.ini", "listen=127.0.0.1:$port\n");
+    spew("$dir/config/plugins", "accept\nqueue/smtp_forward\n");
+    spew("$dir/config/smtp_forward.ini", "host=127.0.0.1\nport=@{[$c->{sink}->port]}\n");
+    my $connection = slurp("$package/node_modules/Haraka/config/connection.ini");
     $connection =~ s/^;?\s*bytes\s*=.*$/bytes=60000000/m or die "Haraka's limit on a mail's size was not found\n";
-    _write("$dir/config/connection.ini", $connection);
-    _write("$dir/config/me", "haraka.test\n");
-    _write("$dir/config/loglevel", "WARN\n");
-    _write("$dir/plugins/accept.js", "exports.hook_rcpt = function (next) { next(OK) }\n");
+    spew("$dir/config/connection.ini", $connection);
+    spew("$dir/config/me", "haraka.test\n");
+    spew("$dir/config/loglevel", "WARN\n");
+    spew("$dir/plugins/accept.js", "exports.hook_rcpt = function (next) { next(OK) }\n");
     return _served($port, command => ['node', "$package/node_modules/Haraka/bin/haraka", '-c', $dir],
         log => "$dir/haraka.log", directory => $dir);
 }
@@ -100,7 +94,7 @@ sub exim {
     my @inside = Fetch::namespace("$dir/ns", 'Debian-exim');
     make_path("$dir/spool", "$dir/log");
     chmod 0777, "$dir/spool", "$dir/log";
-    _write("$dir/exim.conf", <<"CONF");
+    spew("$dir/exim.conf", <<"CONF");
 primary_hostname = exim.test
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = $port
@@ -146,7 +140,7 @@ sub opensmtpd {
     make_path("$dir/ns/lib/opensmtpd/empty", "$dir/ns/spool/smtpd");
     chmod 0711, "$dir/ns/spool/smtpd";
     chmod 0755, "$dir/ns/lib/opensmtpd", "$dir/ns/lib/opensmtpd/empty";
-    _write("$dir/smtpd.conf", <<"CONF");
+    spew("$dir/smtpd.conf", <<"CONF");
 smtp max-message-size 60M
 smtp limit max-mails 1000000
 listen on 127.0.0.1 port $port

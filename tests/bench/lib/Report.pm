@@ -7,6 +7,7 @@ use warnings;
 use JSON::PP ();
 use List::Util qw(max min);
 use Sessions;
+use SmallFile;
 use Works;
 
 sub median {
@@ -184,9 +185,7 @@ sub aims {
 
 sub write_json {
     my ($file, $data) = @_;
-    open my $out, '>', $file or die "$file: $!\n";
-    print {$out} JSON::PP->new->canonical->pretty->encode($data);
-    close $out or die "$file: $!\n";
+    spew($file, JSON::PP->new->canonical->pretty->encode($data));
 }
 
 1;

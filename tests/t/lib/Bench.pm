@@ -13,8 +13,8 @@ use warnings;
 use Exporter qw(import);
 use IO::Socket::INET;
 use OwnHttpd;
-use FreePort;
 use POSIX ();
+use PrivateServer;
 use SMTPClient;
 use Time::HiRes qw(sleep time);
 
@@ -61,27 +61,10 @@ sub median { my @s = sort { $a <=> $b } @_; return $s[@s / 2] }
 
 # An smtp-sink as relay; it is ended with the returned object.
 sub sink {
-    my $port = FreePort::pick();
-    defined(my $pid = fork) or die "fork: $!\n";
-    if (!$pid) {
-        open STDOUT, '>', '/dev/null';
-        exec 'smtp-sink', ($> == 0 ? ('-u', 'nobody') : ()), '-c', "127.0.0.1:$port", 1000 or POSIX::_exit(127);
-    }
-    my $deadline = time + 10;
-    until (IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port)) {
-        die "smtp-sink does not listen\n" if time > $deadline || waitpid($pid, POSIX::WNOHANG()) == $pid;
-        sleep 0.05;
-    }
-    return bless { port => $port, pid => $pid }, 'Bench::Process';
-}
-
-sub Bench::Process::port { $_[0]{port} }
-
-sub Bench::Process::DESTROY {
-    my ($self) = @_;
-    local $?;
-    kill TERM => $self->{pid};
-    waitpid $self->{pid}, 0;
+    my $sink = PrivateServer->new;
+    my $address = '127.0.0.1:' . $sink->port;
+    $sink->spawn('smtp-sink', ($> == 0 ? ('-u', 'nobody') : ()), '-c', $address, 1000);
+    return $sink->wait_until(sub { IO::Socket::INET->new(PeerAddr => $address) });
 }
 
 # Mails per second of n senders, each a process with one session that sends for so many seconds.

@@ -256,9 +256,7 @@ sub trains {
         my $h = OwnHttpd->new(modules => ['lua'], hosts => {
             mail => "SmtpdEngine on\nSmtpdRelay discard:\nSmtpdScanner spamd " . $daemon->address . "\n",
             web => 'LuaMapHandler "^/$" %DIR%/htdocs/learn.lua' });
-        open my $lua, '>', $h->dir . '/htdocs/learn.lua' or die $!;
-        print {$lua} "function handle(r) r:puts(tostring((smtpd.trainspam(1, 'c\@d.test', 'Subject: x'))))\nreturn apache2.OK end\n";
-        close $lua;
+        $h->write_file('htdocs/learn.lua', "function handle(r) r:puts(tostring((smtpd.trainspam(1, 'c\@d.test', 'Subject: x'))))\nreturn apache2.OK end\n");
         $h->start;
         is +HTTP::Tiny->new->get('http://127.0.0.1:' . $h->port('web') . '/')->{content}, 'true', 'one that can is told';
         like join('', $daemon->questions), qr/^TELL .*^Message-class: spam\r$.*^Subject: x/ms, 'the message and what it is';

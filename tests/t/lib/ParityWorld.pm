@@ -23,7 +23,7 @@ use JSON::PP ();
 use ScriptedHttpd;
 use TestCA;
 use TLSRelay;
-use TestHost qw(wait_for);
+use TestHost qw(slurp spew wait_for);
 
 my $t = abs_path(dirname(__FILE__) . '/..');
 our $tree = abs_path("$t/../..");
@@ -80,9 +80,7 @@ sub _other {
 # A module or a scanner that this build may not have.
 sub knows {
     my ($self, $word) = @_;
-    open my $in, '<:raw', $self->{module} or croak "$self->{module}: $!";
-    local $/;
-    return index(scalar <$in>, "\0$word\0") >= 0;
+    return index(slurp($self->{module}), "\0$word\0") >= 0;
 }
 
 sub _configuration {
@@ -145,15 +143,13 @@ sub _prepare_files {
     mkdir "$dir/ca";
     chomp(my $hash = `openssl x509 -hash -noout -in @{[ $self->{ca}->file ]}`);
     copy($self->{ca}->file, "$dir/ca/$hash.0");
-    open my $out, '>', "$dir/single.lua" or croak "single.lua: $!";
-    print {$out} map { <<"LUA" } qw(helo mail rcpt data error);
+    spew("$dir/single.lua", join '', map { <<"LUA" } qw(helo mail rcpt data error));
 function $_(r)
     local s = smtpd.session(r)
     if s:getline():find("refused by $_") or s:getfrom() == "$_\@refused.test" then s:setreply("450 4.7.1 $_ is wired") end
     return apache2.OK
 end
 LUA
-    close $out;
 }
 
 # true and false as 1 and 0, at any depth.

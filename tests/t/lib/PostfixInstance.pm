@@ -4,7 +4,7 @@
 # 550 5.1.1. Nothing leaves the machine: there is no other transport. It must be started by root.
 #
 #   my $p = PostfixInstance->new(dir => $empty_dir, user => 'www-data', main => { key => value });
-#   $p->start; $p->port; $p->maildir; $p->log; $p->variables; $p->stop;
+#   $p->start; $p->port; $p->maildir; $p->log_file; $p->variables; $p->stop;
 #
 # With submission => 1 it is a submission server too, on the ports of PostfixSubmission; with network
 # => ADDRESS it listens there too, as PostfixNetwork says.
@@ -22,25 +22,23 @@ use IO::Socket::INET;
 use POSIX ();
 use Time::HiRes qw(sleep time);
 use lib dirname(__FILE__);
-use FreePort;
+use parent 'PrivateServer';
 use PostfixNetwork;
 use PostfixSubmission;
 
 sub new {
     my ($class, %a) = @_;
-    return bless { user => 'www-data', main => {}, timeout => 20, %a }, $class;
+    return $class->SUPER::new(user => 'www-data', main => {}, log => 'log/maillog', %a);
 }
 
-sub port    { $_[0]{port} }
-sub pid     { $_[0]{pid} }
-sub maildir { "$_[0]{dir}/mail/all" }
-sub log     { "$_[0]{dir}/log/maillog" }
+sub maildir  { "$_[0]{dir}/mail/all" }
+sub log_file { "$_[0]{dir}/$_[0]{log}" }
 
 # What a suite needs to know, by the names that it has in the environment.
 sub variables {
     my ($self) = @_;
     return (
-        POSTFIX_PORT => $self->port, POSTFIX_MAILDIR => $self->maildir, POSTFIX_LOG => $self->log,
+        POSTFIX_PORT => $self->port, POSTFIX_MAILDIR => $self->maildir, POSTFIX_LOG => $self->log_file,
         map { $_->variables } @{ $self->{parts} },
     );
 }
@@ -95,20 +93,6 @@ sub _daemon_directory {
     return $dir;
 }
 
-sub _write {
-    my ($file, $text) = @_;
-    open my $out, '>', $file or die "$file: $!\n";
-    print {$out} $text;
-    close $out or die "$file: $!\n";
-}
-
-sub _read {
-    my ($file) = @_;
-    open my $in, '<', $file or return '';
-    local $/;
-    return scalar <$in> // '';
-}
-
 sub _configure {
     my ($self) = @_;
     my $dir = $self->{dir};
@@ -128,8 +112,7 @@ sub _configure {
     chown $uid, $gid, "$dir/mail";
 
     # postlogd would make it readable for root alone, but the suites read it.
-    _write($self->log, '');
-    chmod 0644, $self->log;
+    chmod 0644, $self->write_file($self->{log}, '');
 
     $self->{parts} = [$self->{submission}
         ? PostfixSubmission->new(dir => $dir, taken => [$self->{port}]) : (),
@@ -138,10 +121,10 @@ sub _configure {
     my %m = (%main, queue_directory => "$dir/queue", data_directory => "$dir/data",
         daemon_directory => $self->{daemons}, virtual_mailbox_base => "$dir/mail",
         virtual_uid_maps => "static:$uid", virtual_gid_maps => "static:$gid",
-        maillog_file => $self->log, maillog_file_prefixes => "$dir/log",
+        maillog_file => $self->log_file, maillog_file_prefixes => "$dir/log",
         (map { $_->main } @{ $self->{parts} }), %{ $self->{main} });
-    _write("$dir/etc/main.cf", join '', map {"$_ = $m{$_}\n"} sort keys %m);
-    _write("$dir/etc/master.cf", join "\n",
+    $self->write_file('etc/main.cf', join '', map {"$_ = $m{$_}\n"} sort keys %m);
+    $self->write_file('etc/master.cf', join "\n",
         "127.0.0.1:$self->{port} inet n - n - - smtpd",
         (map { $_->services } @{ $self->{parts} }),
         (map {"$_ unix n - n - 0 $_"} qw(cleanup)),
@@ -159,64 +142,44 @@ sub _configure {
         'postlog unix-dgram n - n - 1 postlogd', '');
 }
 
+# Its own process group: master ends its daemons by a signal to the group.
+sub prepare { POSIX::setsid() }
+
 sub start {
     my ($self) = @_;
     die "Postfix must be started by root\n" if $> != 0;
-    $self->{port} = FreePort::pick();
     $self->_configure;
-
-    # Its own process group: master ends its daemons by a signal to the group.
-    defined(my $pid = fork) or die "fork: $!\n";
-    if (!$pid) {
-        POSIX::setsid();
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>>', "$self->{dir}/log/master";
-        open STDERR, '>&', \*STDOUT;
-        exec "$self->{daemons}/master", '-c', "$self->{dir}/etc", '-d' or POSIX::_exit(127);
-    }
-    $self->{pid} = $pid;
-    _write("$self->{dir}/pid", "$pid\n");
-    $self->_wait_until_greeted;
-    return $self;
+    $self->spawn("$self->{daemons}/master", '-c', "$self->{dir}/etc", '-d');
+    $self->write_file('pid', $self->pid);
+    return $self->wait_until(sub { $self->_greets });
 }
 
-sub _wait_until_greeted {
+sub _greets {
     my ($self) = @_;
-    my $deadline = time + $self->{timeout};
-    while (time < $deadline) {
-        my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port},
-            Timeout => 2);
-        if ($s && IO::Select->new($s)->can_read($deadline - time)) {
-            my $greeting = <$s> // '';
-            print {$s} "QUIT\r\n";
-            return if $greeting =~ /^220 /;
-        }
-        last if waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid};
-        sleep 0.05;
-    }
-    my $why = join '', map { _read($_) } "$self->{dir}/log/master", $self->log;
-    $self->stop;
-    die "Postfix did not start on port $self->{port}:\n$why";
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}, Timeout => 2) or return 0;
+    my $greeting = IO::Select->new($s)->can_read($self->{timeout}) && <$s> // '';
+    print {$s} "QUIT\r\n";
+    return $greeting =~ /^220 /;
 }
 
 # Ends master and waits until it is gone; master ends its daemons.
 sub stop {
     my ($self) = @_;
-    my $file = "$self->{dir}/pid";
-    my $pid = $self->{pid} || _read($file);
-    chomp $pid;
-    return unless $pid;
-    unlink $file;
+    my $pid = $self->pid || $self->read_file('pid') or return;
+    unlink "$self->{dir}/pid";
     kill TERM => $pid or return;
     my $deadline = time + $self->{timeout};
     while (time < $deadline) {
         waitpid $pid, POSIX::WNOHANG();
-        if (!kill 0 => $pid) { delete $self->{pid}; return; }
+        if (!kill 0 => $pid) { shift @{ $self->{pids} }; return; }
         sleep 0.05;
     }
     kill KILL => -$pid;
     waitpid $pid, 0;
 }
+
+# It outlives the program that started it.
+sub DESTROY { }
 
 sub main {
     my ($verb, $dir, $user) = @_;

@@ -10,6 +10,7 @@ package PostfixSubmission;
 use strict;
 use warnings;
 use FreePort;
+use SmallFile;
 use TestCA;
 
 # name of the port and in the log (postfix/NAME/smtpd) => CA, subjectAltName, days of validity, what
@@ -82,10 +83,8 @@ sub _make_certificates {
 sub _make_passwords {
     my ($self) = @_;
     my $dir = $self->{sasl} = _directory("$self->{dir}/etc/sasl");
-    open my $out, '>', "$dir/smtpd.conf" or die "$dir/smtpd.conf: $!\n";
-    print {$out} "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: $dir/passwords\n"
-        . "mech_list: PLAIN LOGIN\n";
-    close $out or die "$dir/smtpd.conf: $!\n";
+    spew("$dir/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: $dir/passwords\n"
+        . "mech_list: PLAIN LOGIN\n");
     open my $to, '|-', 'saslpasswd2', '-c', '-p', '-f', "$dir/passwords", '-u', $realm, $user
         or die "saslpasswd2: $!\n";
     print {$to} $password;

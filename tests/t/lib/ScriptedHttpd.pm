@@ -17,6 +17,7 @@ use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use JSON::PP qw(decode_json);
 use SMTPClient;
+use SmallFile;
 
 my $lua = abs_path(dirname(__FILE__) . '/../lua');
 
@@ -27,9 +28,7 @@ sub new {
         modules => ['proxy', 'lua', 'setenvif', @{ $a{modules} // [] }]);
     mkdir $self->policy;
     chmod 0777, $self->policy;
-    open my $in, '<', "$lua/phases.lua" or croak "phases.lua: $!";
-    my $code = do { local $/; <$in> };
-    $self->write('phases.lua', $code =~ s/\@LUA\@/$lua/r);
+    $self->write('phases.lua', slurp("$lua/phases.lua") =~ s/\@LUA\@/$lua/r);
     return $self;
 }
 
@@ -51,9 +50,7 @@ sub _host {
 sub write {
     my ($self, $name, $text) = @_;
     my $file = $self->policy . "/$name";
-    open my $out, '>:raw', "$file.new" or croak "$file: $!";
-    print {$out} $text;
-    close $out or croak "$file: $!";
+    spew("$file.new", $text);
     rename "$file.new", $file or croak "$file: $!";
     return $file;
 }
@@ -69,8 +66,7 @@ sub script {
 
 sub said {
     my ($self) = @_;
-    open my $in, '<', $self->policy . '/said' or return;
-    return map { decode_json($_) } <$in>;
+    return map { decode_json($_) } split /^/, $self->read_file('policy/said');
 }
 
 # Lines of the error log since the last script() that match.

@@ -12,6 +12,7 @@ use strict;
 use warnings;
 use Carp qw(croak);
 use File::Temp ();
+use SmallFile;
 
 sub new {
     my ($class, %a) = @_;
@@ -34,20 +35,6 @@ sub _openssl {
     return $said;
 }
 
-sub _write {
-    my ($file, $text) = @_;
-    open my $out, '>', $file or croak "$file: $!";
-    print {$out} $text;
-    close $out or croak "$file: $!";
-}
-
-sub _read {
-    my ($file) = @_;
-    open my $in, '<', $file or croak "$file: $!";
-    local $/;
-    return scalar <$in>;
-}
-
 # names become subjectAltNames, the first of them the common name unless cn says another.
 sub issue {
     my ($self, $id, %a) = @_;
@@ -57,12 +44,12 @@ sub issue {
     my $days = $a{days} // 30;
     $self->_openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes',
         '-subj', "/CN=$cn", '-keyout', "$file.key", '-out', "$file.csr");
-    _write("$file.ext", "basicConstraints=critical,CA:FALSE\n"
+    spew("$file.ext", "basicConstraints=critical,CA:FALSE\n"
         . (@names ? 'subjectAltName=' . join(',', map {"DNS:$_"} @names) . "\n" : ''));
     $self->_openssl('x509', '-req', '-in', "$file.csr", '-CA', $self->file, '-CAkey',
         "$self->{dir}/ca.key", '-set_serial', ++$self->{serial}, '-days', $days, '-extfile',
         "$file.ext", '-out', "$file.pem");
-    _write("$file.both", _read("$file.pem") . _read("$file.key"));
+    spew("$file.both", slurp("$file.pem") . slurp("$file.key"));
     chmod 0644, "$file.both", "$file.key";
     return { cert => "$file.pem", key => "$file.key", both => "$file.both" };
 }

@@ -6,12 +6,12 @@ use strict;
 use warnings;
 use Apache::Test ();
 use Apache::TestRequest ();
-use Carp qw(croak);
 use Exporter qw(import);
 use SMTPClient;
+use SmallFile;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(client hostport server_root slurp wait_for log_lines);
+our @EXPORT = qw(client hostport server_root slurp spew wait_for log_lines);
 
 sub hostport {
     my ($host) = @_;
@@ -31,13 +31,6 @@ sub client {
 }
 
 sub server_root { Apache::Test::vars('serverroot') }
-
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<:raw', $file or croak "$file: $!";
-    local $/;
-    return scalar <$in> // '';
-}
 
 # Asks again and again until the block says yes, for at most $seconds (10); returns what it said.
 sub wait_for (&;$) {
