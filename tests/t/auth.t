@@ -61,13 +61,7 @@ my $h = OwnHttpd->new(modules => \@modules, hosts => \%hosts,
 my $address = 1;
 sub address { return '127.0.0.' . ++$address }
 
-sub client {
-    my ($host, %a) = @_;
-    my $c = SMTPClient->new(port => $h->port($host), local => address(), %a);
-    $c->cmd('EHLO me.test');
-    return $c;
-}
-
+sub client { my ($host, %a) = @_; return $h->client($host, local => address(), %a) }
 sub tls { my ($host, %a) = @_; return TLSClient->new(port => $h->port($host), local => address(), %a) }
 
 sub b64 { return encode_base64($_[0], '') }

@@ -52,7 +52,7 @@ sub post {
         next if $c->code == 421 || $c->cmd('EHLO me.test') == 421;
         last if $c->mail('a@b.test', "$host\@x.test", $message) != 421;
     }
-    return $c->code . ' ' . $c->text;
+    return $c->heard;
 }
 
 sub arrived {

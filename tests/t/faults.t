@@ -65,9 +65,6 @@ sub cells_of {
     } } @rows;
 }
 
-# What the client heard, a line each: "code text".
-sub heard { my ($c) = @_; join "\n", map { $c->code . " $_" } $c->lines }
-
 sub data_follows {
     my ($c) = @_;
     return $c->code == 250 && $c->cmd('DATA') == 354;
@@ -93,7 +90,7 @@ sub finish {
     my $c = $cell->{client};
     $c->read_reply;
     if ($cell->{step} !~ /^(?:data|dot|quit)$/ && $c->code == 250) { $c->data($MESSAGE); }
-    $cell->{heard} = heard($c);
+    $cell->{heard} = $c->heard;
     if ($cell->{heard} !~ /^250/ && $cell->{step} !~ /^(?:data|dot|quit)$/) {
         $cell->{data} = $c->cmd('DATA') . ' ' . $c->text;
     }
@@ -111,8 +108,7 @@ sub again {
 
 sub id_of {
     my ($from) = @_;
-    my ($line) = wait_for { join '', log_lines('smtp_log', qr/ from="\Q$from\E"/) } 3;
-    return ($line // '') =~ / id=(\S+)/ ? $1 : 'none';
+    return log_line($from) =~ / id=(\S+)/ ? $1 : 'none';
 }
 
 sub problems {
@@ -139,7 +135,7 @@ sub problems {
 sub judge {
     my ($mode, $relay, @cells) = @_;
     my %dots;
-    $relay->wait_for(sub { grep { $_->{from} eq "second.$cells[-1]{from}" } $_[0]->mails }, 3);
+    $relay->mails_from("second.$cells[-1]{from}");
     $dots{ $_->{from} }++ for $relay->mails;
     my @errors = log_lines('error_log', qr/NS004/);
     for my $cell (@cells) {
@@ -171,7 +167,7 @@ sub unreachable {
     my $c = client($host, ehlo => 'me.test');
     $c->cmd('MAIL FROM:<unreachable@from.test>');
     $c->cmd('RCPT TO:<a@to.test>');
-    like heard($c), qr/\A451 4\.4\.1 /, $name;
+    like $c->heard, qr/\A451 4\.4\.1 /, $name;
     is $c->cmd('DATA') . $c->cmd('NOOP'), '554250', "$name: the client may go on";
     ok +(wait_for { scalar log_lines('error_log', qr/NS0043: \S+: relay .* cannot be reached/) } 3),
         "$name: the error log says so";
@@ -232,11 +228,11 @@ for my $pipelining (1, 0) {
         my $c = client('smtp_reuse', ehlo => 'me.test');
         my $first = $c->mail('first@from.test', 'a@to.test', $MESSAGE);
         my $code = $c->mail('next@from.test', 'a@to.test', $MESSAGE);
-        my $heard = heard($c);
+        my $heard = $c->heard;
         $c->cmd('RSET');
         $relay->script({});
         is $c->mail('last@from.test', 'a@to.test', $MESSAGE), 250, "and the next mail after $name";
-        $relay->wait_for(sub { grep { $_->{from} eq 'last@from.test' } $_[0]->mails }, 3);
+        $relay->mails_from('last@from.test');
         my $dots = grep { $_->{from} eq 'next@from.test' } $relay->mails;
         ok $first == 250 && $heard =~ $expect && $dots == ($code == 250 ? 1 : 0)
             && grep({ $_ eq 'RSET' } $relay->commands), "$name at RSET, $mode"

@@ -16,14 +16,6 @@ my $line = join '', map { chr 33 + $_ % 90 } 0 .. 72;
 sub large { my ($n) = @_; substr(("$line\r\n" x ($n / 75 + 1)), 0, $n - $n % 75) }
 
 sub relay { FakeRelay->new(port => $ENV{FAKE_RELAY_PORT}, @_) }
-sub heard { my ($c) = @_; join "\n", map { $c->code . " $_" } $c->lines }
-sub ended { my ($relay) = @_; $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3) }
-
-sub mails {
-    my ($relay, $count) = @_;
-    $relay->wait_for(sub { $_[0]->mails >= $count }, 5);
-    return $relay->mails;
-}
 
 # The octets that have come to the relay's first connection, once there are so many.
 sub arrived {
@@ -41,13 +33,7 @@ sub in_data {
     return $c;
 }
 
-sub finish { my ($c, $rest) = @_; $c->send_raw("$rest.\r\n"); $c->read_reply; return heard($c) }
-
-# What the log says of the mail, once it does.
-sub log_line {
-    my ($from) = @_;
-    return wait_for { join "\n", log_lines('smtp_log', qr/ from="\Q$from\E\@from.test"/) } 5;
-}
+sub finish { my ($c, $rest) = @_; $c->send_raw("$rest.\r\n"); $c->read_reply; return $c->heard }
 
 sub is_whole {
     my ($mail, $message, $name) = @_;
@@ -63,10 +49,10 @@ subtest 'DATA goes ahead of the message' => sub {
     my $c = in_data('smtp_reuse', 'ahead', known => 1);
     ok $relay->wait_for(sub { 2 == grep { $_ eq 'DATA' } $_[0]->commands }, 3), 'the relay has heard DATA';
     like finish($c, $SMALL), qr/\A250 /, 'taken';
-    my (undef, $mail) = mails($relay, 2);
+    my (undef, $mail) = $relay->mails_when(2);
     is_whole($mail, $SMALL, 'the message');
     is $c->mail('next@from.test', 'a@to.test', $SMALL), 250, 'and the next one';
-    mails($relay, 3);
+    $relay->mails_when(3);
     is scalar($relay->connections), 1, 'over the same connection';
 };
 
@@ -84,10 +70,10 @@ for (['leaves without a word', $again, close => 1], ['says 421', $again, reply =
             my $relay = relay(global => 1, script => {
                 data => [([reply => '354 go ahead']) x $known, \@data, [reply => '354 go ahead']] });
             my $c = in_data('smtp_reuse', 'next', known => $known);
-            $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3) if $known && $reply eq $again;
+            $relay->first_ended if $known && $reply eq $again;
             like finish($c, $message), $reply, 'the client hears it';
             my @want = (('quick') x $known, ('next') x ($reply eq $again));
-            is_deeply [map { $_->{from} } mails($relay, scalar @want)], [map {"$_\@from.test"} @want], 'what has arrived';
+            is_deeply [map { $_->{from} } $relay->mails_when(scalar @want)], [map {"$_\@from.test"} @want], 'what has arrived';
             is_whole(($relay->mails)[-1], $message, 'the message') if $reply eq $again;
             is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
         };
@@ -100,7 +86,7 @@ subtest 'the relay refuses DATA' => sub {
     my $c = in_data('smtp_reuse', 'refused', known => 1);
     is finish($c, $SMALL), '554 5.7.1 not this one', 'the client hears it behind its message';
     is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
-    is_deeply [map { $_->{from} } mails($relay, 2)], ['quick@from.test', 'after@from.test'], 'and this one is not';
+    is_deeply [map { $_->{from} } $relay->mails_when(2)], ['quick@from.test', 'after@from.test'], 'and this one is not';
     is scalar($relay->connections), 1, 'over the same connection';
 };
 
@@ -112,9 +98,9 @@ for (['somebody judges the message', 'smtp_judged'], ['the relay knows no 8BITMI
         plan skip_all => 'a child of prefork has its own connections' if $MPM eq 'prefork';
         my $relay = relay(@relay);
         in_data($host, 'away', known => 1)->close;
-        log_line('away');
+        log_line('away@from.test');
         like finish(in_data($host, 'whole'), large(300_000)), qr/\A250 /, 'a large mail is taken';
-        mails($relay, 2);
+        $relay->mails_when(2);
         is join(' ', map { /^(\w+)/ } $relay->commands),
             'EHLO MAIL RCPT DATA RSET MAIL RCPT RSET MAIL RCPT DATA', 'of the mail between the relay hears no DATA';
     };
@@ -137,12 +123,12 @@ subtest 'a large message flows' => sub {
         $c->send_raw(substr $wire, 0, $cut);
         ok arrived($relay, 200_000), "$name: arrives before its end was sent";
         like finish($c, substr $wire, $cut), qr/\A250 /, "$name: taken";
-        is_whole((mails($relay, 1))[0], $message, $name);
+        is_whole(($relay->mails_when(1))[0], $message, $name);
         is $c->mail('small@from.test', 'a@to.test', $SMALL), 250, "$name: a small one behind it";
-        mails($relay, 2);
+        $relay->mails_when(2);
         is scalar($relay->connections), 1, "$name: over one connection";
     }
-    like log_line('large'), qr/ size="?600018/, 'the log has the size';
+    like log_line('large@from.test'), qr/ size="?600018/, 'the log has the size';
 };
 
 # Of max=4 two may be kept by clients that think, but one by a client that is slow with its message.
@@ -156,7 +142,7 @@ subtest 'slow clients have their messages kept until they are whole' => sub {
     $_->send_raw(substr $message, 250_000) for @c;
     is scalar(grep { length $_->{wire} > 1000 } $relay->connections), 0, 'the relay has nothing of them';
     like finish($_, ''), qr/\A250 /, 'taken' for @c;
-    is_whole($_, $message, $_->{from}) for mails($relay, 2);
+    is_whole($_, $message, $_->{from}) for $relay->mails_when(2);
     is scalar(grep { $_ eq 'RSET' } $relay->commands), $MPM eq 'prefork' ? 0 : 1, 'one has let its connection go';
 };
 
@@ -186,7 +172,7 @@ for (['bare newlines', "a\nb\r\n", qr/\A550 5\.6\.0 /], ['too many octets', larg
         $c->send_raw(large(500_000));
         ok arrived($relay, 200_000), 'it flows';
         like finish($c, $tail), $reply, 'is refused';
-        ok ended($relay), 'the relay is left';
+        ok $relay->first_ended, 'the relay is left';
         is scalar($relay->mails), 0, 'without the dot';
         is $c->mail('after@from.test', 'a@to.test', $SMALL), 250, 'the next mail is taken';
     };
@@ -198,9 +184,9 @@ subtest 'a client that leaves while its message flows' => sub {
     $c->send_raw(large(500_000));
     ok arrived($relay, 200_000), 'it flows';
     $c->close;
-    ok ended($relay), 'the relay is left';
+    ok $relay->first_ended, 'the relay is left';
     is scalar($relay->mails), 0, 'without the dot';
-    unlike log_line('gone'), qr/\A250 /, 'the log does not say 250';
+    unlike log_line('gone@from.test'), qr/\A250 /, 'the log does not say 250';
 };
 
 subtest 'no more than half of the connections to a relay flow' => sub {
@@ -210,7 +196,7 @@ subtest 'no more than half of the connections to a relay flow' => sub {
     $_->send_raw(large(300_000)) for @c;
     arrived($relay, 200_000);
     like finish($_, $SMALL), qr/\A250 /, 'taken' for reverse @c;
-    is scalar(my @mails = mails($relay, 4)), 4, 'all have arrived';
+    is scalar(my @mails = $relay->mails_when(4)), 4, 'all have arrived';
     cmp_ok scalar($relay->connections), '<=', 4, 'over four connections at most';
 };
 

@@ -21,11 +21,6 @@ sub sender {
     return ($c, $from, $code);
 }
 
-sub logged {
-    my ($from) = @_;
-    return wait_for { join '', log_lines('smtp_log', qr/ from="\Q$from\E"/) } 5;
-}
-
 sub relay_saw_data {
     my ($relay) = @_;
     return $relay->wait_for(sub { grep { $_ eq 'DATA' } $_[0]->commands }, 5);
@@ -37,7 +32,7 @@ sub next_mail_is_whole {
     $relay->script({});
     my $c = client('smtp_fake', ehlo => 'me.test');
     is $c->mail("next$n\@from.test", 'b@to.test', $MESSAGE), 250, 'the next mail is taken';
-    my ($mail) = $relay->wait_for(sub { grep { $_->{from} eq "next$n\@from.test" } $_[0]->mails }, 3);
+    my ($mail) = $relay->mails_from("next$n\@from.test");
     is "@{ $mail->{rcpts} }", 'b@to.test', 'and has its own recipient only';
     like $mail->{data}, qr/\r\n\Q$MESSAGE\E\z/, 'and its own content only';
 }
@@ -53,7 +48,7 @@ sub leaves_after {
         $c->send_raw("$MESSAGE.\r\n$tail");
         ok relay_saw_data($relay), 'the relay hangs after DATA';
         $c->$leave;
-        like logged($from), qr/ 451 .* reply="451 4\.4\.2 Client left/, 'the log says why';
+        like log_line($from), qr/ 451 .* reply="451 4\.4\.2 Client left/, 'the log says why';
         my ($first) = $relay->wait_for(sub { grep { $_->{end} eq 'eof' } $_[0]->connections }, 5);
         is scalar(grep { $_->{from} eq $from } $relay->mails), 0, 'the relay got no final dot';
         unlike $first->{wire} // 'the relay connection is still open', qr/\r\n\.\r\n|still open/,
@@ -79,7 +74,7 @@ sub leaves_within {
         is $code, '250 250 354', 'as far as the data';
         $c->send_raw($bytes);
         $c->$leave;
-        my $line = logged($from);
+        my $line = log_line($from);
         ok $line, 'the log has a line for it';
         unlike $line // '', qr/^\S+ \S+ 2/, 'that is no success';
         is scalar(grep { $_->{from} eq $from } $relay->mails), 0, 'the relay got no final dot';
@@ -120,7 +115,7 @@ subtest 'a reset after RCPT' => sub {
     my $from = 'gone' . ++$n . '@from.test';
     is join(' ', $c->pipeline("MAIL FROM:<$from>", 'RCPT TO:<a@to.test>')), '250 250', 'RCPT is taken';
     $c->reset;
-    logged($from);
+    log_line($from);
     next_mail_is_whole($relay);
 };
 

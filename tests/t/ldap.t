@@ -7,7 +7,6 @@ use File::Temp ();
 use LDAPInstance;
 use MIME::Base64 qw(encode_base64);
 use OwnHttpd;
-use SMTPClient;
 use Test::More;
 use TestHost qw(spew wait_for);
 
@@ -48,12 +47,7 @@ my $h = OwnHttpd->new(
 # Failures delay an address, so each client has one of its own.
 my $address = 1;
 
-sub client {
-    my ($host) = @_;
-    my $c = SMTPClient->new(port => $h->port($host), local => '127.0.0.' . ++$address);
-    $c->cmd('EHLO me.test');
-    return $c;
-}
+sub client { my ($host) = @_; return $h->client($host, local => '127.0.0.' . ++$address) }
 
 # Code and enhanced code of the answer.
 sub answer {

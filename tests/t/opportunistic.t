@@ -5,7 +5,6 @@
 use strict;
 use warnings;
 use OwnHttpd;
-use SMTPClient;
 use Test::More;
 use TestCA;
 use TestHost qw(slurp wait_for);
@@ -70,8 +69,7 @@ sub tag { return sprintf 'may-%d-%d', $$, ++$serial }
 # Mails in one session: what the client hears of each, as "code x.y.z".
 sub deliver {
     my ($host, @tags) = @_;
-    my $c = SMTPClient->new(port => $h->port($host), timeout => 20);
-    $c->cmd('EHLO me.test');
+    my $c = $h->client($host, timeout => 20);
     my @said = map {
         $c->mail('a@b.test', 'c@d.test', "Subject: $_\r\n\r\n.\r\nhi\r\n");
         $c->code . ' ' . substr $c->text, 0, 5;
@@ -101,7 +99,7 @@ sub heard {
 # Lines of our error log with that tag and level about that relay.
 sub logged {
     my ($tag, $level, $peer) = @_;
-    return scalar grep {/\[nssmtpd:$level\] .* \Q$tag\E: .*\b\Q$peer\E\b/} split /\n/, $h->log('error.log');
+    return scalar $h->lines(qr/\[nssmtpd:$level\] .* \Q$tag\E: .*\b\Q$peer\E\b/);
 }
 
 sub verbs { return join ' ', map { (split /[ :]/)[0] } @_ }
@@ -149,8 +147,7 @@ sub falls_back {
         "$name: in plaintext, no AUTH";
     is verbs($r->lines('tls')), '', "$name: and not inside TLS";
     is $r->opened, 2, "$name: over a connection of their own";
-    my @lines = grep {/\[nssmtpd:warn\] .* NS0095: \S+ relay \Q$address\E:$r->{port}: /}
-        split /\n/, $h->log('error.log');
+    my @lines = $h->lines(qr/\[nssmtpd:warn\] .* NS0095: \S+ relay \Q$address\E:$r->{port}: /);
     is scalar(@lines), 1, "$name: NS0095 says so, once";
     like "@lines", $why, "$name: and why";
     return $took;

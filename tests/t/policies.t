@@ -118,12 +118,10 @@ sub post_form {
     return $ua->post_form("$web/contact", $fields, { headers => { Origin => $origin } });
 }
 
-sub smtp { my ($host) = @_; my $c = SMTPClient->new(port => $h->port($host)); $c->cmd('EHLO me.test'); return $c }
-sub lines { my ($pattern) = @_; return grep { $_ =~ $pattern } split /\n/, $h->log('error.log') }
 # The code of a mail in a session of its own.
 sub send_mail {
     my ($host, $from, $rcpt, $text) = @_;
-    return smtp($host)->mail($from, $rcpt, $text);
+    return $h->client($host)->mail($from, $rcpt, $text);
 }
 
 subtest 'make install' => sub {
@@ -172,7 +170,7 @@ subtest 'tickets of four clients at once, over all children' => sub {
 
 subtest 'greylisting' => sub {
     plan tests => 6;
-    my $c = smtp('grey');
+    my $c = $h->client('grey');
     is $c->cmd('MAIL FROM:<a@b.test>'), 250, 'MAIL';
     my $begun = time;
     is $c->cmd('RCPT TO:<c@d.test>'), 451, 'a stranger is asked to come again';
@@ -181,7 +179,7 @@ subtest 'greylisting' => sub {
     $c->quit;
     ok wait_for {
         sleep 0.2;
-        $c = smtp('grey');
+        $c = $h->client('grey');
         $c->cmd('MAIL FROM:<a@b.test>');
         my $code = $c->cmd('RCPT TO:<c@d.test>');
         $c->quit;
@@ -194,7 +192,7 @@ subtest 'rates' => sub {
     plan tests => 4;
     my @codes = map { send_mail('rate', 'a@b.test', 'c@d.test', "x\r\n") } 1 .. 6;
     is "@codes", '250 250 250 250 250 451', 'five messages and no sixth';
-    my $c = smtp('rate');
+    my $c = $h->client('rate');
     $c->cmd('MAIL FROM:<a@b.test>');
     like $c->text, qr/^4\.7\.1 Too many messages, please try again in \d+ seconds$/, 'and when to try again';
     # The start of httpd was awaited by connecting, which counts.
@@ -206,8 +204,8 @@ subtest 'rates' => sub {
 
 subtest 'the sample policy' => sub {
     plan tests => 10;
-    is scalar(lines(qr/policy: asked in turn: ratelimit, bounces, senders/)), 1, 'init, once';
-    my $c = smtp('policy');
+    is scalar($h->lines(qr/policy: asked in turn: ratelimit, bounces, senders/)), 1, 'init, once';
+    my $c = $h->client('policy');
     is $c->cmd('EHLO policy.test'), 550, 'somebody with our name';
     $c->cmd('EHLO me.test');
     $c->cmd('MAIL FROM:<a@b.test>');
@@ -227,7 +225,7 @@ subtest 'the sample policy' => sub {
 
 subtest 'a chain' => sub {
     plan tests => 6;
-    my $c = smtp('both');
+    my $c = $h->client('both');
     $c->cmd('MAIL FROM:<chain@b.test>');
     is $c->cmd('RCPT TO:<c@d.test>') . ' ' . substr($c->text, 0, 16), '451 4.7.1 Greylisted', 'the second has its word';
     is $c->cmd('RCPT TO:<abuse@d.test>'), 250, 'or none';
@@ -239,7 +237,7 @@ subtest 'a chain' => sub {
     is $c->cmd('RCPT TO:<c@d.test>'), 250, '<If> exempts some from one of them';
     is send_mail('lists', 'bounce-1@l.test', 'c@d.test', "From: a\@b.test\r\nList-Id: <only.test>\r\nPrecedence: list\r\n\r\nx\r\n"),
         250, 'a policy alone';
-    is scalar(lines(qr/sender: a\@b\.test by=\S+ list=only\.test/)), 1, 'logs who it is from, over which list';
+    is scalar($h->lines(qr/sender: a\@b\.test by=\S+ list=only\.test/)), 1, 'logs who it is from, over which list';
 };
 
 subtest 'a bounce' => sub {
@@ -249,16 +247,16 @@ subtest 'a bounce' => sub {
         'Content-Type: message/delivery-status', '', 'Reporting-MTA: dns; mx.test', '',
         'Final-Recipient: rfc822; gone@far.test', 'Action: failed', 'Status: 5.1.1', '--b--', '');
     is $code, 250, 'is taken';
-    is scalar(lines(qr/bounce: rcpt=gone\@far\.test original=- action=failed status=5\.1\.1/)), 1, 'and its recipient logged';
+    is scalar($h->lines(qr/bounce: rcpt=gone\@far\.test original=- action=failed status=5\.1\.1/)), 1, 'and its recipient logged';
 };
 
 subtest 'what the relay refuses' => sub {
     plan tests => 2;
     $relay->script({ rcpt => [[reply => '550 5.1.1 nobody']] });
-    my $c = smtp('policy');
+    my $c = $h->client('policy');
     $c->cmd('MAIL FROM:<a@b.test>');
     is $c->cmd('RCPT TO:<nobody@d.test>'), 550, 'is the relay\'s word';
-    is scalar(lines(qr/policy: the relay has no recipient nobody\@d\.test/)), 1, 'and in the log';
+    is scalar($h->lines(qr/policy: the relay has no recipient nobody\@d\.test/)), 1, 'and in the log';
     $relay->script({});
 };
 
@@ -272,7 +270,7 @@ subtest 'the form' => sub {
     my $sent = post_form(\@fields, $web);
     is $sent->{status}, 303, 'POST';
     is $sent->{headers}{location}, '/contact?sent', 'leads back';
-    my ($got) = $relay->wait_for(sub { grep { $_->{from} eq 'office@d.test' } $_[0]->mails });
+    my ($got) = $relay->mails_from('office@d.test');
     is_deeply $got->{rcpts}, ['office@d.test'], 'one recipient';
     like $got->{data}, qr/^Subject: Contact: hello Bcc: x\@d\.test\r$/m, 'no field of the visitor\'s';
     is post_form(\@fields, 'http://evil.test')->{status}, 403, 'from another page';

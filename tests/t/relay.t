@@ -13,25 +13,7 @@ my $MESSAGE = "Subject: relay\r\n\r\nhello\r\n";
 
 sub relay  { FakeRelay->new(port => $ENV{FAKE_RELAY_PORT}, @_) }
 sub relay2 { FakeRelay->new(port => $ENV{FAKE_RELAY2_PORT}, @_) }
-sub heard  { my ($c) = @_; join "\n", map { $c->code . " $_" } $c->lines }
-sub say_to { my ($c, $line) = @_; $c->cmd($line); heard($c) }
-
-# Mails of the relay, once there are so many.
-sub mails {
-    my ($relay, $count) = @_;
-    $relay->wait_for(sub { $_[0]->mails >= $count }, 5);
-    return $relay->mails;
-}
-
-sub mail_from {
-    my ($relay, $from) = @_;
-    return $relay->wait_for(sub { grep { $_->{from} eq $from } $_[0]->mails }, 3);
-}
-
-sub log_line {
-    my ($from) = @_;
-    return wait_for { join "\n", log_lines('smtp_log', qr/ from="\Q$from\E"/) } 3;
-}
+sub say_to { my ($c, $line) = @_; $c->cmd($line); $c->heard }
 
 sub batches { my ($relay) = @_; map { @{ $_->{commands} } } $relay->connections }
 
@@ -44,7 +26,7 @@ subtest 'one relay connection for many mails' => sub {
         is $c->cmd("RCPT TO:<leak$i\@to.test>"), 250, 'after its recipient was taken';
         is $c->cmd('RSET'), 250, 'by RSET';
     }
-    my @mails = mails($relay, 5);
+    my @mails = $relay->mails_when(5);
     is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } @mails],
         [map {"s$_\@from.test r$_\@to.test t$_\@to.test"} 1 .. 5], 'each has its own envelope';
     is scalar($relay->connections), 1, 'all over one connection';
@@ -57,7 +39,7 @@ subtest 'one relay connection for many mails' => sub {
             my @c = map { $d->mail("c$_\@from.test", "d$_\@to.test", $MESSAGE) } 1 .. 2;
             $d->quit; @c } 1 .. 3;
         is "@codes", '250 250 250 250 250 250', 'three more clients';
-        mails($relay, 11);
+        $relay->mails_when(11);
         is scalar($relay->connections), 1, 'over the same connection';
     }
 };
@@ -67,11 +49,11 @@ subtest 'the parameters of a relay are those of its own host' => sub {
     my $relay = relay2();
     my $c = client('smtp_twin_reuse', ehlo => 'me.test');
     is join(' ', map { $c->mail("p$_\@from.test", 'a@to.test', $MESSAGE) } 1 .. 3), '250 250 250', 'mails';
-    mails($relay, 3);
+    $relay->mails_when(3);
     is scalar($relay->connections), 1, 'disablereuse=on of another host does not matter here';
     $c = client('smtp_twin_single', ehlo => 'me.test');
     $c->mail("p$_\@from.test", 'a@to.test', $MESSAGE) for 4 .. 5;
-    mails($relay, 5);
+    $relay->mails_when(5);
     is scalar($relay->connections), 3, 'and matters there';
 };
 
@@ -92,7 +74,7 @@ for my $pipelining (1, 0) {
         my $relay = relay(pipelining => $pipelining);
         my $c = client('smtp_reuse', ehlo => 'me.test');
         is $c->mail("l$_\@from.test", 'a@to.test', $MESSAGE), 250, "mail $_" for 1 .. 2;
-        mails($relay, 2);
+        $relay->mails_when(2);
         my @sizes = map { scalar @$_ } batches($relay);
         # EHLO; MAIL RCPT; DATA; RSET MAIL RCPT; DATA
         is "@sizes", $pipelining ? '1 2 1 3 1' : '1 1 1 1 1 1 1 1', 'commands per read at the relay';
@@ -106,7 +88,7 @@ subtest 'HELO where EHLO is not known' => sub {
     $c->cmd('MAIL FROM:<h@from.test> SIZE=100 BODY=8BITMIME');
     $c->cmd('RCPT TO:<a@to.test>');
     is $c->data($MESSAGE), 250, 'the mail';
-    my ($mail) = mails($relay, 1);
+    my ($mail) = $relay->mails_when(1);
     is $mail->{mail}, 'MAIL FROM:<h@from.test>', 'no parameters';
     is join(' ', map { /^(\w+)/ } ($relay->commands)[0 .. 4]), 'EHLO HELO MAIL RCPT DATA', 'one by one';
 };
@@ -123,8 +105,8 @@ subtest 'replies of many lines' => sub {
     $c->cmd('MAIL FROM:<many@from.test>');
     like say_to($c, 'RCPT TO:<a@to.test>'), qr/\A(?:250[ -].*)+\z/s, 'RCPT';
     $c->data($MESSAGE);
-    is heard($c), "250 2.0.0 one\n250 2.0.0 two", 'the end of data';
-    is scalar(mails($relay, 1)), 1, 'the relay has it';
+    is $c->heard, "250 2.0.0 one\n250 2.0.0 two", 'the end of data';
+    is scalar($relay->mails_when(1)), 1, 'the relay has it';
 };
 
 subtest 'SIZE and BODY are passed where announced' => sub {
@@ -144,7 +126,7 @@ subtest 'SIZE and BODY are passed where announced' => sub {
         $c->cmd("MAIL FROM:<p\@from.test>$said");
         $c->cmd('RCPT TO:<a@to.test>');
         is $c->data($MESSAGE), 250, "a 7-bit mail with '$said' is taken";
-        my ($mail) = mails($relay, 1);
+        my ($mail) = $relay->mails_when(1);
         is $mail->{mail}, "MAIL FROM:<p\@from.test>$passed",
             "SIZE $size, 8BITMIME $eight: '$passed' is passed";
         $c->quit;
@@ -157,14 +139,14 @@ subtest '8-bit content' => sub {
     my $relay = relay('8bitmime' => 0);
     my $c = client('smtp_reuse', ehlo => 'me.test');
     $c->mail('e1@from.test', 'a@to.test', $eight);
-    like heard($c), qr/\A554 5\.6\.3 /, 'is refused where the relay has no 8BITMIME';
+    like $c->heard, qr/\A554 5\.6\.3 /, 'is refused where the relay has no 8BITMIME';
     is $c->mail('e2@from.test', 'a@to.test', $MESSAGE), 250, 'the next, 7-bit mail is taken';
-    is_deeply [map { $_->{from} } mails($relay, 1)], ['e2@from.test'], 'and only that is delivered';
+    is_deeply [map { $_->{from} } $relay->mails_when(1)], ['e2@from.test'], 'and only that is delivered';
     ok !grep({ $_->{wire} =~ /h\xe4llo/ } $relay->connections), 'no octet of the other was sent';
     undef $relay;
     $relay = relay();
     is $c->mail('e3@from.test', 'a@to.test', $eight), 250, 'is taken where it has';
-    like mail_from($relay, 'e3@from.test')->{data}, qr/h\xe4llo/, 'and arrives';
+    like $relay->mails_from('e3@from.test')->{data}, qr/h\xe4llo/, 'and arrives';
 };
 
 subtest 'the relay answers for recipients' => sub {
@@ -183,7 +165,7 @@ subtest 'the relay answers for recipients' => sub {
     is join(' ', $c->pipeline('RCPT TO:<e@to.test>', 'RCPT TO:<f@to.test>', 'DATA')), '250 550 354',
         'pipelined by the client';
     is $c->send_raw("$MESSAGE.\r\n")->read_reply, 250, 'the mail';
-    my ($mail) = mails($relay, 1);
+    my ($mail) = $relay->mails_when(1);
     is "@{ $mail->{rcpts} }", 'b@to.test e@to.test', 'goes to those who were taken';
     my $line = log_line('some@from.test');
     like $line, qr/rcpt="b\@to\.test,e\@to\.test" n=2 /, 'which the log has';
@@ -213,7 +195,7 @@ subtest 'the queue-id reaches the client and the log' => sub {
     my $relay = relay(script => { dot => [[reply => '250 2.6.0 Ok: queued as 4bXyZ1']] });
     my $c = client('smtp_faults', ehlo => 'me.test');
     $c->mail('queue@from.test', 'a@to.test', $MESSAGE);
-    is heard($c), '250 2.6.0 Ok: queued as 4bXyZ1', 'the client';
+    is $c->heard, '250 2.6.0 Ok: queued as 4bXyZ1', 'the client';
     my $line = log_line('queue@from.test');
     like $line, qr/ 250 .* reply="250 2\.6\.0 Ok: queued as 4bXyZ1"/, 'the log';
     like $line, qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY_PORT}/, 'with the relay';
@@ -228,9 +210,9 @@ for (['closed', [reply => $yes, close => 1]], ['reset', [reply => $yes, delay =>
         my $relay = relay(script => { dot => [$dot] });
         my $c = client('smtp_reuse', ehlo => 'me.test');
         is $c->mail('i1@from.test', 'a@to.test', $MESSAGE), 250, 'the first mail';
-        ok $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3), "the relay $how it";
+        ok $relay->first_ended, "the relay $how it";
         is $c->mail('i2@from.test', 'b@to.test', $MESSAGE), 250, 'the next mail';
-        is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($relay, 2)],
+        is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } $relay->mails_when(2)],
             ['i1@from.test a@to.test', 'i2@from.test b@to.test'], 'both arrived once';
     };
 }
@@ -240,10 +222,10 @@ subtest 'a connection that says 421 between RCPT and DATA' => sub {
     my $relay = relay(script => { rcpt => [[reply => '250 ok', delay => 0.05, reply => '421 bye', close => 1]] });
     my $c = client('smtp_reuse', ehlo => 'me.test');
     is join(' ', $c->cmd('MAIL FROM:<late@from.test>'), $c->cmd('RCPT TO:<a@to.test>')), '250 250', 'RCPT';
-    $relay->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3);
+    $relay->first_ended;
     $relay->script({});
     is $c->data($MESSAGE), 250, 'the mail is taken over a new one';
-    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($relay, 1)], ['late@from.test a@to.test'], 'once';
+    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } $relay->mails_when(1)], ['late@from.test a@to.test'], 'once';
 };
 
 subtest 'stalled clients hold no relay connection' => sub {
@@ -269,7 +251,7 @@ subtest 'stalled clients hold no relay connection' => sub {
     my @chosen = (1, 2, 5, 8, $many);
     is join(' ', map { $stalled[$_ - 1]->data($MESSAGE) } @chosen), '250 250 250 250 250',
         'some of them go on';
-    $relay->wait_for(sub { $_[0]->mails >= 1 + @chosen }, 3);
+    $relay->mails_when(1 + @chosen);
     is_deeply [sort map { $_->{from} } grep { $_->{from} =~ /^stall/ } $relay->mails],
         [sort map {"stall$_\@from.test"} @chosen], 'and theirs arrive once';
     my ($last) = grep { $_->{from} eq "stall$many\@from.test" } $relay->mails;
@@ -290,9 +272,9 @@ subtest 'a recipient refused when it is said again' => sub {
         is $c[$i]->cmd("RCPT TO:<a$i\@to.test>"), 250, "client $i stalls after RCPT";
     }
     $c[2]->data($MESSAGE);
-    like heard($c[2]), qr/\A451 4\.4\.0 /, 'the third, whose connection was given back, hears 451';
+    like $c[2]->heard, qr/\A451 4\.4\.0 /, 'the third, whose connection was given back, hears 451';
     is join(' ', map { $c[$_]->data($MESSAGE) } 0, 1), '250 250', 'the others are served';
-    is_deeply [sort map { $_->{from} } mails($relay, 2)], [map {"again$_\@from.test"} 0, 1],
+    is_deeply [sort map { $_->{from} } $relay->mails_when(2)], [map {"again$_\@from.test"} 0, 1],
         'and only theirs were delivered';
 };
 
@@ -306,8 +288,8 @@ subtest 'routes' => sub {
     like say_to($c, 'RCPT TO:<a@else.test>'), qr/\A550 5\.7\.1 /, 'a domain that is not listed';
     is $c->data($MESSAGE), 250, 'the mail';
     is $c->mail('r2@from.test', 'b@sub.there.test', $MESSAGE), 250, 'a mail for the other route';
-    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($one, 1)], ['r1@from.test a@here.test'], 'the first';
-    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } mails($two, 1)], ['r2@from.test b@sub.there.test'], 'the second';
+    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } $one->mails_when(1)], ['r1@from.test a@here.test'], 'the first';
+    is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } $two->mails_when(1)], ['r2@from.test b@sub.there.test'], 'the second';
     like log_line('r2@from.test'), qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY2_PORT}/, 'which the log has';
 };
 
@@ -316,7 +298,7 @@ subtest 'a balancer goes on to its next member' => sub {
     my $two = relay2();
     my $c = client('smtp_balanced', ehlo => 'me.test');
     is $c->mail('b1@from.test', 'a@to.test', $MESSAGE), 250, 'the first is down';
-    ok mail_from($two, 'b1@from.test'), 'the second has it';
+    ok $two->mails_from('b1@from.test'), 'the second has it';
     like log_line('b1@from.test'), qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY2_PORT}/, 'which the log has';
     my $n = 0;
     my $mail = sub { # from another client and sender each time; true: a 250
@@ -328,12 +310,12 @@ subtest 'a balancer goes on to its next member' => sub {
         # A member that failed is left alone for a second (retry=1).
         ok +(wait_for { $mail->() || $refused++; $one->connections } 5), "the first greets with $greeting";
         is $refused, 0, 'no client hears of that';
-        ok mail_from($two, "n$n\@from.test"), 'the second has the mail';
+        ok $two->mails_from("n$n\@from.test"), 'the second has the mail';
         is scalar($one->mails), 0, 'and the first has not';
     }
     my $one = relay();
     ok +(wait_for { !$mail->() || $one->mails } 5), 'the first is back';
-    ok mail_from($one, "n$n\@from.test"), 'and serves';
+    ok $one->mails_from("n$n\@from.test"), 'and serves';
     $_->stop for $one, $two;
     $c->cmd('RSET');
     $c->cmd('MAIL FROM:<b4@from.test>');
@@ -360,7 +342,7 @@ subtest 'octet for octet' => sub {
         my $relay = relay();
         my $c = client('smtp_fake', ehlo => 'me.test', timeout => 20);
         is $c->mail('x@from.test', 'a@to.test', $message{$name}), 250, "$name: taken";
-        my ($mail) = mails($relay, 1);
+        my ($mail) = $relay->mails_when(1);
         ok $mail->{data} =~ s/\AReceived:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*//, "$name: Received: is added";
         is length($mail->{data}) . ' ' . sha256_hex($mail->{data}),
             length($message{$name}) . ' ' . sha256_hex($message{$name}), "$name: nothing else changed";

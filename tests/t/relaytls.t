@@ -6,7 +6,6 @@ use File::Temp ();
 use IO::Socket::INET;
 use MIME::Base64 qw(decode_base64 encode_base64);
 use OwnHttpd;
-use SMTPClient;
 use TLSRelay;
 use TestCA;
 use TestHost qw(slurp spew wait_for);
@@ -139,9 +138,7 @@ sub mail_through {
     return "$code " . substr $c->text, 0, 5;
 }
 
-sub client { my ($id) = @_; my $c = SMTPClient->new(port => $h->port($id)); $c->cmd('EHLO me.test'); return $c }
-
-sub deliver { my ($id) = @_; my $c = client($id); my $said = mail_through($c, 50); $c->quit; return $said }
+sub deliver { my ($id) = @_; my $c = $h->client($id); my $said = mail_through($c, 50); $c->quit; return $said }
 
 sub clear_of { return join ' ', map { (split / /)[0] } $relay{ $_[0] }->lines('clear') }
 sub all_of   { return join "\n", $relay{ $_[0] }->lines }
@@ -153,7 +150,7 @@ sub has_ended { my ($id) = @_; return $relay{$id}->wait_for(sub { $_[0]->opened 
 sub logged {
     my ($id, $tag) = @_;
     my $peer = 'localhost:' . $relay{$id}->port;
-    return wait_for { join "\n", grep {/\Q$tag\E: / && /\Q$peer\E\b/} split /\n/, $h->log('error.log') } 3;
+    return wait_for { join "\n", grep {/\Q$peer\E\b/} $h->lines(qr/\Q$tag\E: /) } 3;
 }
 
 # 451, and the relay has seen neither a mail nor a password.
@@ -240,14 +237,14 @@ sub page {
 
 subtest 'one connection for many mails, and pages' => sub {
     plan tests => 13;
-    my $c = client('reuse');
+    my $c = $h->client('reuse');
     is mail_through($c), '250 2.0.0', "mail $_" for 1 .. 3;
     ok $relay{reuse}->wait_for(sub { $_[0]->mails == 3 }), 'all have arrived';
     is $relay{reuse}->opened, 1, 'over one connection';
     my @verbs = map { (split /[ :]/)[0] } $relay{reuse}->lines('tls');
     is "@verbs", 'EHLO AUTH MAIL RCPT DATA RSET MAIL RCPT DATA RSET MAIL RCPT DATA',
         'one AUTH, and RSET between the mails';
-    my $d = client('balanced');
+    my $d = $h->client('balanced');
     is mail_through($d), '250 2.0.0', 'through a balancer';
     is clear_of('balanced') . ' ' . join(' ', map { (split / /)[0] } grep {/^AUTH/} $relay{balanced}->lines('tls')),
         'EHLO STARTTLS AUTH', 'which authenticates inside TLS';

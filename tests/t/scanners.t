@@ -118,7 +118,7 @@ my %make = (
 sub mail_by {
     my ($c, $rcpts, $message, $from) = @_;
     $c->mail($from // 'a@b.test', $rcpts, $message);
-    return $c->code . ' ' . $c->text;
+    return $c->heard;
 }
 
 sub post {

@@ -129,8 +129,7 @@ my ($known, $here) = (0, 0);
 # The next mail that a relay has got.
 sub mail_of {
     my ($which, $n) = @_;
-    my @mails = $which->wait_for(sub { my @m = $_[0]->mails; @m >= $n ? @m : () }, 5);
-    return $mails[$n - 1] || {};
+    return ($which->mails_when($n))[$n - 1] || {};
 }
 sub next_mail { return mail_of($relay, ++$known) }
 
@@ -395,8 +394,7 @@ subtest 'two hundred at once' => sub {
         }
     }
     is $ok, 200, 'all are told so';
-    $relay->wait_for(sub { my @mails = $_[0]->mails; @mails >= $before + 200 }, 5);
-    my @mails = $relay->mails;
+    my @mails = $relay->mails_when($before + 200);
     my %from = map { $_->{from} => 1 } @mails[$before .. $#mails];
     is keys %from, 200, 'each has arrived';
     is @mails - $before, 200, 'once';
@@ -420,8 +418,7 @@ subtest 'from a phase, over the only connection' => sub {
     is $c->cmd('RCPT TO:<two@to.test>'), 550, 'another is refused';
     cmp_ok time - $start, '<', 3, 'at once';
     is $c->data($MESSAGE =~ s/\n/\r\n/gr), 250, 'the mail goes on';
-    $only->wait_for(sub { my @mails = $_[0]->mails; @mails >= 2 }, 5);
-    is_deeply [map {"$_->{from} @{ $_->{rcpts} }"} $only->mails],
+    is_deeply [map {"$_->{from} @{ $_->{rcpts} }"} $only->mails_when(2)],
         ['phase@from.test other@to.test', 'me@from.test one@to.test'], 'both have arrived';
     is scalar(() = $only->connections), 1, 'over one connection';
     $c->quit;

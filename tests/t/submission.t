@@ -66,13 +66,6 @@ my $serial = 0;
 sub tag { return sprintf 'sub-%d-%d', $$, ++$serial }
 sub message { return "Subject: $_[0]\r\n\r\n.\r\nby submission\r\n" }
 
-sub client {
-    my ($host) = @_;
-    my $c = SMTPClient->new(port => $h->port($host));
-    $c->cmd('EHLO me.test');
-    return $c;
-}
-
 # The files of the mail that are there by now.
 sub arrived {
     my ($tag) = @_;
@@ -99,7 +92,7 @@ sub session {
 sub submit {
     my ($host, $name, $tag) = @_;
     my $from = -s $ENV{POSTFIX_LOG};
-    my $c = client($host);
+    my $c = $h->client($host);
     $c->mail('a@b.test', 'c@d.test', message($tag));
     my $said = $c->code . ' ' . substr $c->text, 0, 5;
     $c->quit;
@@ -139,8 +132,7 @@ sub stays {
 # Lines of our error log at error level about the relay at that port, with that tag.
 sub errors {
     my ($tag, $name) = @_;
-    return grep {/\[nssmtpd:error\].* \Q$tag\E: .*\blocalhost:$port{$name}\b/}
-        split /\n/, $h->log('error.log');
+    return $h->lines(qr/\[nssmtpd:error\].* \Q$tag\E: .*\blocalhost:$port{$name}\b/);
 }
 
 subtest 'Postfix wants TLS before AUTH, and AUTH' => sub {
@@ -202,7 +194,7 @@ subtest 'one AUTH for many mails' => sub {
     plan tests => 6;
     my $from = -s $ENV{POSTFIX_LOG};
     my @tags = map { tag() } 1 .. 3;
-    my $c = client('reuse');
+    my $c = $h->client('reuse');
     is $c->mail('a@b.test', 'c@d.test', message($_)), 250, "$_ is taken" for @tags;
     $c->quit;
     ok &wait_for(sub { @tags == grep { arrived($_) == 1 } @tags }), 'all arrived';

@@ -7,6 +7,7 @@
 #   });
 #   $relay->script({ mail => ... });          # from now on, for new connections
 #   my ($mail) = $relay->wait_for(sub { $_[0]->mails }, 5);
+#   my @mails = $relay->mails_when(3); my ($mail) = $relay->mails_from('a@b.test');   # soon, or none
 #   $relay->stop;                             # also done when the object goes
 #
 # Steps: connect greeting ehlo helo mail rcpt data dot rset noop quit other. A step's value is a
@@ -50,6 +51,21 @@ sub script { my ($self, $script) = @_; return $self->keep('script', $script) }
 sub connections { @{ $_[0]->kept('journal') // [] } }
 sub mails       { map { @{ $_->{mails} } } $_[0]->connections }
 sub commands    { map { map {@$_} @{ $_->{commands} } } $_[0]->connections }
+
+# All mails, once there are so many.
+sub mails_when {
+    my ($self, $count, $seconds) = @_;
+    return $self->wait_for(sub { $_[0]->mails >= $count }, $seconds // 5) ? $self->mails : ();
+}
+
+# Those from an address, once there is one.
+sub mails_from {
+    my ($self, $from, $seconds) = @_;
+    return $self->wait_for(sub { grep { $_->{from} eq $from } $_[0]->mails }, $seconds // 3);
+}
+
+# True once its first connection is at its end.
+sub first_ended { $_[0]->wait_for(sub { ($_[0]->connections)[0]{end} ne 'open' }, 3) }
 
 # ---- what follows runs in the relay's process
 

@@ -5,8 +5,8 @@
 #   my $h = OwnHttpd->new(mpm => 'event', hosts => {
 #       mail => "SmtpdEngine on\nSmtpdRelay discard:\n",      # a <VirtualHost> on a port of its own
 #   }, main => "ThreadsPerChild 8\n", modules => ['proxy'])->start;
-#   SMTPClient->new(port => $h->port('mail'));
-#   $h->graceful; $h->signal('TERM'); $h->children; $h->log('error.log'); $h->stop;
+#   SMTPClient->new(port => $h->port('mail')); my $c = $h->client('mail');   # has said EHLO
+#   $h->graceful; $h->signal('TERM'); $h->children; $h->log('error.log'); $h->lines(qr/NS0042/); $h->stop;
 #   my ($ok, $said) = OwnHttpd->new(main => 'SmtpdMaxErrors none')->check;     # httpd -t
 package OwnHttpd;
 
@@ -19,6 +19,7 @@ use File::Basename qw(dirname);
 use FreePort;
 use IO::Socket::INET;
 use POSIX ();
+use SMTPClient;
 
 my @always = qw(authn_core authz_core dir env log_config status unixd watchdog);
 my ($httpd, $libexec, %taken);
@@ -134,6 +135,22 @@ sub children {
 
 sub signal   { my ($self, $name) = @_; kill $name => $self->pid; return $self }
 sub graceful { $_[0]->signal('USR1') }
+
+# Lines of the error log that match.
+sub lines { my ($self, $pattern) = @_; return grep { $_ =~ $pattern } split /\n/, $self->log }
+
+# What the logs have of children that crashed.
+sub crashes {
+    my ($self) = @_;
+    return grep {/exit signal|Sanitizer|runtime error/} split /\n/, $self->log . $self->output;
+}
+
+sub client {
+    my ($self, $host, %a) = @_;
+    my $c = SMTPClient->new(port => $self->port($host), %a);
+    $c->cmd('EHLO me.test') if $a{greeting} // 1;
+    return $c;
+}
 
 sub stop {
     my ($self) = @_;

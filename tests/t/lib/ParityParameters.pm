@@ -34,7 +34,7 @@ sub wired {
         my ($w) = @_;
         my $c = plain($w, 'single');
         $talk->($w, $c);
-        is $c->code . ' ' . $c->text, "450 4.7.1 $phase is wired", 'runs';
+        is $c->heard, "450 4.7.1 $phase is wired", 'runs';
     };
 }
 

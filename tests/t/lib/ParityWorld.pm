@@ -190,7 +190,7 @@ sub mail {
     my $c = $self->{last} = $self->client($host);
     return $c->mail($a{from} // 'a@b.test', $a{rcpts} // ['c@d.test'], $a{message} // $message);
 }
-sub reply { my $c = $_[0]{last}; return $c->code . ' ' . $c->text }
+sub reply { $_[0]{last}->heard }
 
 # The values of expressions in a data phase.
 sub tells {

@@ -38,6 +38,8 @@ sub new {
 sub code   { $_[0]{code} }
 sub lines  { @{ $_[0]{lines} } }
 sub text   { join "\n", @{ $_[0]{lines} } }
+# The whole reply, a "code text" for each line.
+sub heard  { my ($self) = @_; return join "\n", map {"$self->{code} $_"} $self->lines }
 sub socket { $_[0]{socket} }
 sub port   { $_[0]{socket}->sockport }
 

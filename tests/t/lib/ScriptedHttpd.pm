@@ -16,7 +16,6 @@ use Carp qw(croak);
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use JSON::PP qw(decode_json);
-use SMTPClient;
 use SmallFile;
 
 my $lua = abs_path(dirname(__FILE__) . '/../lua');
@@ -73,13 +72,6 @@ sub said {
 sub logged {
     my ($self, $pattern) = @_;
     return grep { $_ =~ $pattern } split /\n/, substr $self->log('error.log'), $self->{marked} // 0;
-}
-
-sub client {
-    my ($self, $host, %a) = @_;
-    my $c = SMTPClient->new(port => $self->port($host), %a);
-    $c->cmd('EHLO me.test') if $a{greeting} // 1;
-    return $c;
 }
 
 1;

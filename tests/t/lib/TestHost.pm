@@ -11,7 +11,7 @@ use SMTPClient;
 use SmallFile;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(client hostport server_root slurp spew wait_for log_lines);
+our @EXPORT = qw(client hostport server_root slurp spew wait_for log_lines log_line);
 
 sub hostport {
     my ($host) = @_;
@@ -48,6 +48,12 @@ sub log_lines {
     my ($name, $pattern) = @_;
     my $file = Apache::Test::vars('t_logs') . "/$name";
     return -e $file ? grep { $_ =~ $pattern } split /\n/, slurp($file) : ();
+}
+
+# What smtp_log says of the mail from that address, once it does.
+sub log_line {
+    my ($from) = @_;
+    return wait_for { join "\n", log_lines('smtp_log', qr/ from="\Q$from\E"/) } 5;
 }
 
 1;
