@@ -5,21 +5,13 @@ use warnings;
 use FakeDaemon;
 use FreePort;
 use OwnHttpd;
-use POSIX qw(strftime);
 use RspamdInstance;
-use SMTPClient;
-use Teacher;
-use TestHost qw(slurp wait_for);
+use SpamHttpd;
 use Test::More;
 use Time::HiRes qw(time);
 
 plan skip_all => RspamdInstance->missing if RspamdInstance->missing;
 plan tests => 15;
-
-my $gtube = 'XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X';
-my $head = "From: a\@b.test\r\nTo: c\@d.test\r\n"
-    . strftime("Date: %a, %d %b %Y %H:%M:%S +0000\r\n", gmtime)
-    . "Message-ID: <1.2.3.4.5.6.7.8\@b.test>\r\n";
 
 # A mail's subject says what is to be done with it, and "tell" what is known of it.
 my $rspamd = RspamdInstance->new(password => 'controller-pass', lua => <<'LUA')->start;
@@ -56,7 +48,6 @@ rspamd_config:register_symbol{ name = 'TELL', type = 'postfilter', callback = fu
 end }
 LUA
 my $fake = FakeDaemon->new;
-my $teacher = Teacher->new;
 my $closed = '127.0.0.1:' . FreePort::pick();
 
 my %scanner = (
@@ -72,29 +63,9 @@ my %scanner = (
     user   => 'rspamd ' . $fake->address . ' user=%u+x/%d',
     named  => 'rspamd ' . $fake->address . "\nHostnameLookups Double",
 );
-my $h = OwnHttpd->new(
-    main  => $teacher->main . "SmtpdSpool directory=%DIR%/spool\nSmtpdTimeout scan=20\n",
-    hosts => { teacher => $teacher->host, map { $_ => <<"CONF" } keys %scanner })->start;
-SmtpdEngine on
-SmtpdHostname $_.test
-SmtpdRelay maildir:%DIR%/maildir/$_/%u
-SmtpdScanner $scanner{$_}
-CONF
+my $h = SpamHttpd->new(scanners => \%scanner, others => ['other@d.test'])->start;
 
-my $serial = 0;
-
-# Sends a mail: the reply, and what arrived.
-sub mail {
-    my ($host, $text, %a) = @_;
-    my $c = SMTPClient->new(port => $h->port($host), timeout => 30);
-    $c->cmd('EHLO me.test');
-    my $user = 'u' . ++$serial;
-    my $code = $c->mail($a{from} // 'a@b.test', $a{rcpt} // ["$user\@d.test", 'other@d.test'], $text);
-    my $reply = "$code " . ($c->lines)[-1];
-    $c->quit;
-    my ($file) = glob $h->dir . "/maildir/$host/$user/new/*";
-    return ($reply, $file ? slurp($file) : '');
-}
+sub mail { return $h->mail(@_) }
 
 sub about { return "${head}Subject: $_[0]\r\n" . ($_[1] // '') . "\r\nSee you at six.\r\n" }
 
@@ -162,8 +133,8 @@ subtest 'what it is told, and what it does to the header' => sub {
     my ($reply, $got) = mail('lax', about('tell me', "X-Forged: 1\r\nx-forged: 2\r\nX-Told: you\r\n"
         . "Received: from x by y; Sat, 21 Nov 2026 10:00:00 +0000\r\n"), from => 'me@home.test');
     like $reply, qr/^250 /, 'taken';
-    like $got, qr/^X-Told:\ 127\.0\.0\.1\ me\.test\ me\@home\.test\ u$serial\@d\.test,other\@d\.test
-        \ -\ \S+\ lax\.test\ u$serial\@d\.test$/mx, 'the envelope';
+    like $got, qr/^X-Told:\ 127\.0\.0\.1\ me\.test\ me\@home\.test\ u$h->{serial}\@d\.test,other\@d\.test
+        \ -\ \S+\ lax\.test\ u$h->{serial}\@d\.test$/mx, 'the envelope';
     unlike $got, qr/^X-Forged/mi, 'a field is removed, all of them';
     unlike $got, qr/^X-Told: you/m, 'and one that is replaced';
     like $got, qr/^Received: from x by y/m, 'but not the trace';
@@ -326,9 +297,7 @@ subtest 'scores of the configuration' => sub {
     like $got, qr/^X-Spam-Flag: YES$/m, 'above tag=: marked';
 };
 
-sub teach {
-    return $teacher->ask($h->port('teacher'), 'rspamd', address => $rspamd->address, @_);
-}
+sub teach { return $h->teach('rspamd', address => $rspamd->address, @_) }
 
 subtest 'version' => sub {
     plan tests => 4;
@@ -340,13 +309,7 @@ subtest 'version' => sub {
     like teach(verb => 'version', address => $fake->address), qr/\Ano .*this is not rspamd\z/, 'of a web server';
 };
 
-# A mail of many words that no other one has, the same ones for a seed.
-sub mail_of {
-    my ($seed) = @_;
-    srand $seed;
-    my $words = join ' ', map { join '', map { chr 97 + rand 26 } 1 .. 8 } 1 .. 60;
-    return about('words') . ($words =~ s/(.{1,60}) /$1\r\n/gr) . "\r\n" . ($_[1] // '');
-}
+sub mail_of { my ($seed, $more) = @_; return about('words') . words($seed) . ($more // '') }
 
 subtest 'learning' => sub {
     plan tests => 12;

@@ -5,26 +5,19 @@ use warnings;
 use FakeDaemon;
 use FreePort;
 use OwnHttpd;
-use POSIX qw(strftime);
 use SMTPClient;
+use SpamHttpd;
 use SpamdInstance;
-use Teacher;
-use TestHost qw(slurp wait_for);
+use TestHost qw(wait_for);
 use Test::More;
 use Time::HiRes qw(time);
 
 plan skip_all => SpamdInstance->missing if SpamdInstance->missing;
 plan tests => 15;
 
-my $gtube = 'XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X';
-my $head = "From: a\@b.test\r\nTo: c\@d.test\r\n"
-    . strftime("Date: %a, %d %b %Y %H:%M:%S +0000\r\n", gmtime)
-    . "Message-ID: <1.2.3.4.5.6.7.8\@b.test>\r\n";
-
 my $spamd = SpamdInstance->new(rules => "header ASKED Subject =~ /a little spam/\nscore ASKED 8\n");
 $spamd->start;
 my $fake = FakeDaemon->new;
-my $teacher = Teacher->new;
 my $closed = '127.0.0.1:' . FreePort::pick();
 
 my %scanner = (
@@ -40,29 +33,9 @@ my %scanner = (
     user   => 'spamd ' . $fake->address . ' user=%u+x/%d',
     named  => 'spamd ' . $fake->address . "\nHostnameLookups Double",
 );
-my $h = OwnHttpd->new(
-    main  => $teacher->main . "SmtpdSpool directory=%DIR%/spool\nSmtpdTimeout scan=20\n",
-    hosts => { teacher => $teacher->host, map { $_ => <<"CONF" } keys %scanner })->start;
-SmtpdEngine on
-SmtpdHostname $_.test
-SmtpdRelay maildir:%DIR%/maildir/$_/%u
-SmtpdScanner $scanner{$_}
-CONF
+my $h = SpamHttpd->new(scanners => \%scanner)->start;
 
-my $serial = 0;
-
-# Sends a mail: the reply, and what arrived.
-sub mail {
-    my ($host, $text, %a) = @_;
-    my $c = SMTPClient->new(port => $h->port($host), timeout => 30);
-    $c->cmd('EHLO me.test');
-    my $user = 'u' . ++$serial;
-    my $code = $c->mail($a{from} // 'a@b.test', $a{rcpt} // "$user\@d.test", $text);
-    my $reply = "$code " . ($c->lines)[-1];
-    $c->quit;
-    my ($file) = glob $h->dir . "/maildir/$host/$user/new/*";
-    return ($reply, $file ? slurp($file) : '');
-}
+sub mail { return $h->mail(@_) }
 
 sub clean { return "${head}Subject: hello\r\n" . ($_[0] // '') . "\r\nSee you at six.\r\n" }
 sub spam  { return "${head}Subject: buy\r\n\r\n$gtube\r\n" }
@@ -242,7 +215,7 @@ subtest 'a large mail, and many at once' => sub {
     is_deeply [map { $_->read_reply } @clients], [(550) x @clients], 'eight of them';
 };
 
-sub teach { return $teacher->ask($h->port('teacher'), 'spamd', address => $spamd->address, @_) }
+sub teach { return $h->teach('spamd', address => $spamd->address, @_) }
 
 subtest 'version' => sub {
     plan tests => 5;
@@ -255,13 +228,7 @@ subtest 'version' => sub {
     like teach(verb => 'version', address => $fake->address), qr/\Ano .*not spamd's\z/, 'of another daemon';
 };
 
-# A mail of many words that no other one has, the same ones for a seed.
-sub mail_of {
-    my ($seed) = @_;
-    srand $seed;
-    my $words = join ' ', map { join '', map { chr 97 + rand 26 } 1 .. 8 } 1 .. 60;
-    return "${head}Subject: words\r\n\r\n" . ($words =~ s/(.{1,60}) /$1\r\n/gr) . "\r\n";
-}
+sub mail_of { return "${head}Subject: words\r\n\r\n" . words($_[0]) }
 
 subtest 'learning' => sub {
     plan tests => 9;
