@@ -81,26 +81,16 @@ static int is_ip(int family, smtp_span_t text)
     return inet_pton(family, copy, address) == 1;
 }
 
-/* Standardized-tag ":" 1*dcontent; a tag does not end in a hyphen. */
-static int is_tagged(smtp_span_t tag, smtp_span_t content)
-{
-    const char *at = tag.p;
-
-    return tag.n > 0 && content.n > 0
-           && smtp_chars_skip(&at, tag.p + tag.n, SMTP_CHAR_KEY) == tag.n && at[-1] != '-';
-}
-
+/* RFC 5321 4.1.3: a tag must be registered, and no other ever was. */
 static int is_literal(smtp_span_t inside)
 {
     const char *colon = memchr(inside.p, ':', inside.n);
-    smtp_span_t tag, content;
 
     if (!colon) {
         return is_ip(AF_INET, inside);
     }
-    tag = span_to(inside.p, colon);
-    content = span_to(colon + 1, inside.p + inside.n);
-    return smtp_span_is(tag, "IPv6") ? is_ip(AF_INET6, content) : is_tagged(tag, content);
+    return smtp_span_is(span_to(inside.p, colon), "IPv6")
+           && is_ip(AF_INET6, span_to(colon + 1, inside.p + inside.n));
 }
 
 static smtp_parse_e take_literal(smtp_span_t *domain, const char **at, const char *end)
@@ -155,6 +145,18 @@ static smtp_parse_e take_quoted_string(const char **at, const char *end)
     return SMTP_OK;
 }
 
+/* A number where a name's last label stands is no domain (RFC 3696 2) but an address without its
+ * brackets, and "2130706433" or "127.1" is one to a resolver that takes it for such. */
+static int is_number(smtp_span_t domain)
+{
+    const char *end = domain.p + domain.n, *at = end;
+
+    while (at > domain.p && at[-1] >= '0' && at[-1] <= '9') {
+        --at;
+    }
+    return at < end && (at == domain.p || at[-1] == '.');
+}
+
 /* Mailbox, or the one local part that may stand alone (RFC 5321 4.1.1.3). */
 static smtp_parse_e take_mailbox(smtp_address_t *a, const char **at, const char *end)
 {
@@ -173,6 +175,9 @@ static smtp_parse_e take_mailbox(smtp_address_t *a, const char **at, const char 
     ++*at;
     if (take_domain(&a->domain, at, end) != SMTP_OK) {
         return SMTP_BAD;
+    }
+    if (is_number(a->domain)) {
+        return bad(at, a->domain.p);
     }
     a->text = span_to(start, a->domain.p + a->domain.n);
     return SMTP_OK;

@@ -24,7 +24,7 @@ typedef struct smtp_address_t {
  * The path may have SMTP_PATH_MAX octets, where brackets that are missing and a route
  * that is dropped count too; its domain SMTP_DOMAIN_MAX, a label SMTP_LABEL_MAX.
  * RFC 5321's 64 for the local part is what must be accepted at least; VERP and SRS
- * senders exceed it, so only the path bounds it. */
+ * senders exceed it, so only the path bounds it. A domain does not end in a number. */
 smtp_parse_e smtp_address_parse(smtp_address_t *a, const char **at, const char *end);
 
 /* The same for one bare "local@domain", which must fill the span to its end: no
@@ -32,7 +32,7 @@ smtp_parse_e smtp_address_parse(smtp_address_t *a, const char **at, const char *
 smtp_parse_e smtp_address_parse_mailbox(smtp_address_t *a, smtp_span_t text);
 
 /* Checks a domain or address literal that fills the span: labels, lengths,
- * [1.2.3.4], [IPv6:..] and [tag:dtext] literals (RFC 5321 4.1.3). SMTP_OK or SMTP_BAD.
+ * [1.2.3.4] and [IPv6:..] literals (RFC 5321 4.1.3). SMTP_OK or SMTP_BAD.
  * One final dot of a name is let pass; whoever compares names cuts it off. */
 smtp_parse_e smtp_address_check_domain(smtp_span_t domain);
 

@@ -112,6 +112,8 @@ dialogue 'recipients', 'smtp_discard', @mail, map { ("RCPT TO:$_" => '250 2.1.5'
     '<postmaster>', '<PostMaster>', @good;
 dialogue 'no senders', 'smtp_discard', @hello, map { ("MAIL FROM:$_" => '553 5.1.7') } @bad;
 dialogue 'no recipients', 'smtp_discard', @mail, map { ("RCPT TO:$_" => '553 5.1.3') } @bad;
+dialogue 'a number or a tag is no domain', 'smtp_discard', @mail, map { ("RCPT TO:$_" => '553 5.1.3') }
+    '<a@127.0.0.1>', '<a@127.1>', '<a@2130706433>', '<a@[IPv4:127.0.0.1]>', '<a@[tag:x]>';
 dialogue 'a local part alone', 'smtp_discard', @hello, 'MAIL FROM:<postmasters>' => '553 5.1.7', @mail,
     'RCPT TO:<root>' => '553 5.1.3';
 
