@@ -159,11 +159,14 @@ static const smtp_reply_t *take(smtp_sasl_t *sasl, smtp_span_t text, apr_bucket_
 const smtp_reply_t *smtp_sasl_start(smtp_sasl_t *sasl, smtp_span_t arguments,
                                     apr_bucket_alloc_t *ba)
 {
-    const char *blank = memchr(arguments.p, ' ', arguments.n);
-    smtp_span_t name = { arguments.p, blank ? (apr_size_t)(blank - arguments.p) : arguments.n };
-    const char *at = arguments.p + name.n, *end = arguments.p + arguments.n;
+    const char *at = arguments.p, *end = at + arguments.n;
     const smtp_sasl_mechanism_t *row = mechanisms;
+    smtp_span_t name = { at, 0 };
 
+    while (at < end && !smtp_char_is_blank(*at)) {
+        at++;
+    }
+    name.n = at - name.p;
     while (row->name && !smtp_span_is(name, row->name)) {
         row++;
     }
