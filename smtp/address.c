@@ -145,16 +145,18 @@ static smtp_parse_e take_quoted_string(const char **at, const char *end)
     return SMTP_OK;
 }
 
-/* A number where a name's last label stands is no domain (RFC 3696 2) but an address without its
- * brackets, and "2130706433" or "127.1" is one to a resolver that takes it for such. */
+/* Nothing but numbers is no domain (RFC 3696 2) but an address without its brackets, and
+ * "2130706433" or "127.1" is one to a resolver that takes it for such. */
 static int is_number(smtp_span_t domain)
 {
-    const char *end = domain.p + domain.n, *at = end;
+    apr_size_t i;
 
-    while (at > domain.p && at[-1] >= '0' && at[-1] <= '9') {
-        --at;
+    for (i = 0; i < domain.n; i++) {
+        if (domain.p[i] != '.' && (domain.p[i] < '0' || domain.p[i] > '9')) {
+            return 0;
+        }
     }
-    return at < end && (at == domain.p || at[-1] == '.');
+    return 1;
 }
 
 /* Mailbox, or the one local part that may stand alone (RFC 5321 4.1.1.3). */
@@ -240,6 +242,13 @@ static smtp_parse_e take_bare(smtp_address_t *a, const char **at, const char *en
     return take_inside(a, at, limit(*at, end, SMTP_PATH_MAX - 2));
 }
 
+/* In a path of that many octets. Only with a local part of the length that must be taken may
+ * it be as long as that and any domain make it. */
+static int is_too_long(const smtp_address_t *a, apr_size_t path)
+{
+    return path > SMTP_USUAL_PATH_MAX && a->local.n > SMTP_LOCAL_MIN;
+}
+
 static void clear(smtp_address_t *a, const char *at)
 {
     a->text = a->local = a->domain = span_to(at, at);
@@ -248,10 +257,18 @@ static void clear(smtp_address_t *a, const char *at)
 smtp_parse_e smtp_address_parse(smtp_address_t *a, const char **at, const char *end)
 {
     smtp_parse_e taken;
+    apr_size_t brackets;
+    const char *start;
 
     smtp_chars_skip_blanks(at, end);
-    clear(a, *at);
-    taken = stands(*at, end, '<') ? take_bracketed(a, at, end) : take_bare(a, at, end);
+    start = *at;
+    clear(a, start);
+    brackets = stands(*at, end, '<') ? 0 : strlen("<>");
+    taken = brackets ? take_bare(a, at, end) : take_bracketed(a, at, end);
+    if (taken == SMTP_OK && is_too_long(a, *at - start + brackets)) {
+        *at = start + SMTP_USUAL_PATH_MAX - brackets;
+        taken = SMTP_BAD;
+    }
     if (taken != SMTP_OK || (*at < end && !smtp_char_is_blank(**at))) {
         clear(a, *at);
         return SMTP_BAD;
@@ -267,7 +284,7 @@ smtp_parse_e smtp_address_parse_mailbox(smtp_address_t *a, smtp_span_t text)
 
     clear(a, at);
     if (text.n <= SMTP_PATH_MAX - 2 && take_mailbox(a, &at, end) == SMTP_OK && at == end
-        && a->domain.n > 0) {
+        && a->domain.n > 0 && !is_too_long(a, text.n + strlen("<>"))) {
         return SMTP_OK;
     }
     clear(a, text.p);

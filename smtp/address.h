@@ -21,10 +21,10 @@ typedef struct smtp_address_t {
  * and trailing run of blanks is skipped.
  * SMTP_OK: *at stands behind the path and behind blanks; what follows must be
  * parameters. SMTP_BAD: *at stands at the octet that does not fit.
- * The path may have SMTP_PATH_MAX octets, where brackets that are missing and a route
- * that is dropped count too; its domain SMTP_DOMAIN_MAX, a label SMTP_LABEL_MAX.
- * RFC 5321's 64 for the local part is what must be accepted at least; VERP and SRS
- * senders exceed it, so only the path bounds it. A domain does not end in a number. */
+ * The path may have SMTP_USUAL_PATH_MAX octets, where brackets that are missing and a
+ * route that is dropped count too, and SMTP_PATH_MAX if the local part has no more than
+ * SMTP_LOCAL_MIN; its domain SMTP_DOMAIN_MAX, a label SMTP_LABEL_MAX. A longer local part
+ * is no error: VERP and SRS senders have them. A domain is no mere number. */
 smtp_parse_e smtp_address_parse(smtp_address_t *a, const char **at, const char *end);
 
 /* The same for one bare "local@domain", which must fill the span to its end: no

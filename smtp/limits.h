@@ -5,8 +5,10 @@
 #ifndef SMTP_LIMITS_H
 #define SMTP_LIMITS_H
 
-#define SMTP_PATH_MAX 256                /* with its angle brackets, RFC 5321 4.5.3.1.3 */
+#define SMTP_LOCAL_MIN 64                /* taken with any domain, RFC 5321 4.5.3.1.1 */
 #define SMTP_DOMAIN_MAX 255              /* RFC 5321 4.5.3.1.2 */
+#define SMTP_USUAL_PATH_MAX 256          /* with its angle brackets, RFC 5321 4.5.3.1.3 */
+#define SMTP_PATH_MAX (SMTP_LOCAL_MIN + SMTP_DOMAIN_MAX + 3) /* which those two exceed */
 #define SMTP_LABEL_MAX 63                /* RFC 1035 2.3.4 */
 #define SMTP_AUTH_LINE_MAX 12288         /* without CRLF, RFC 4954 4 */
 #define SMTP_PARAMS_MAX 16               /* ESMTP parameters of one command */

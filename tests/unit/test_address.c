@@ -127,7 +127,7 @@ static const struct {
     {IN("<a@192.0.2.1>"), NULL, NULL, NULL, 3},
     {IN("<a@192.0.2.1.>"), NULL, NULL, NULL, 3},
     {IN("<a@127>"), NULL, NULL, NULL, 3},
-    {IN("<a@b.1>"), NULL, NULL, NULL, 3},
+    {IN("<a@b.1>"), "a@b.1", "a", "b.1", 7},
     {IN("<a@1.b>"), "a@1.b", "a", "1.b", 7},
     {IN("<a@b.c1>"), "a@b.c1", "a", "b.c1", 8},
     {IN("<a@b.1c>"), "a@b.1c", "a", "b.1c", 8},
@@ -387,27 +387,49 @@ static size_t parse_long(int brackets, size_t path, const char *behind, smtp_par
 static void test_length_of_path(void **state)
 {
     (void)state;
-    parse_long(1, SMTP_PATH_MAX, "", SMTP_OK);
-    parse_long(1, SMTP_PATH_MAX, " SIZE=1", SMTP_OK);
-    assert_int_equal(parse_long(1, SMTP_PATH_MAX + 1, "", SMTP_BAD), SMTP_PATH_MAX);
-    parse_long(0, SMTP_PATH_MAX - 2, "", SMTP_OK);
-    parse_long(0, SMTP_PATH_MAX - 2, " SIZE=1", SMTP_OK);
-    assert_int_equal(parse_long(0, SMTP_PATH_MAX - 2, ".", SMTP_BAD), SMTP_PATH_MAX - 2);
-    assert_int_equal(parse_long(0, SMTP_PATH_MAX - 1, "", SMTP_BAD), SMTP_PATH_MAX - 2);
+    parse_long(1, SMTP_USUAL_PATH_MAX, "", SMTP_OK);
+    parse_long(1, SMTP_USUAL_PATH_MAX, " SIZE=1", SMTP_OK);
+    assert_int_equal(parse_long(1, SMTP_USUAL_PATH_MAX + 1, "", SMTP_BAD), SMTP_USUAL_PATH_MAX);
+    parse_long(0, SMTP_USUAL_PATH_MAX - 2, "", SMTP_OK);
+    parse_long(0, SMTP_USUAL_PATH_MAX - 2, " SIZE=1", SMTP_OK);
+    assert_int_equal(parse_long(0, SMTP_USUAL_PATH_MAX - 2, ".", SMTP_BAD), SMTP_USUAL_PATH_MAX - 2);
+    assert_int_equal(parse_long(0, SMTP_USUAL_PATH_MAX - 1, "", SMTP_BAD), SMTP_USUAL_PATH_MAX - 2);
     assert_int_equal(parse_long(1, 8192, "", SMTP_BAD), SMTP_PATH_MAX);
 }
 
 static void test_length_of_mailbox(void **state)
 {
-    char in[SMTP_PATH_MAX];
+    char in[SMTP_USUAL_PATH_MAX];
     smtp_address_t a;
 
     (void)state;
-    snprintf(in, sizeof in, "%0*d@b", SMTP_PATH_MAX - 3, 0);
-    assert_int_equal(smtp_address_parse_mailbox(&a, (smtp_span_t){in + 1, SMTP_PATH_MAX - 2}),
+    snprintf(in, sizeof in, "%0*d@b", SMTP_USUAL_PATH_MAX - 3, 0);
+    assert_int_equal(smtp_address_parse_mailbox(&a, (smtp_span_t){in + 1, SMTP_USUAL_PATH_MAX - 2}),
                      SMTP_OK);
-    assert_int_equal(smtp_address_parse_mailbox(&a, (smtp_span_t){in, SMTP_PATH_MAX - 1}),
+    assert_int_equal(smtp_address_parse_mailbox(&a, (smtp_span_t){in, SMTP_USUAL_PATH_MAX - 1}),
                      SMTP_BAD);
+}
+
+/* The longest local part that any server must take, before the longest domain. */
+static void test_longest_of_both(void **state)
+{
+    char in[SMTP_PATH_MAX + 8];
+    smtp_address_t a;
+    int local;
+
+    (void)state;
+    for (local = SMTP_LOCAL_MIN; local <= SMTP_LOCAL_MIN + 1; local++) {
+        int n = snprintf(in, sizeof in, "<%0*d@", local, 0), i;
+        const char *at = in;
+
+        for (i = 0; i < SMTP_DOMAIN_MAX; i++) {
+            in[n++] = i % 4 == 3 ? '.' : 'a';
+        }
+        in[n++] = '>';
+        assert_int_equal(smtp_address_parse(&a, &at, in + n),
+                         local == SMTP_LOCAL_MIN ? SMTP_OK : SMTP_BAD);
+        assert_int_equal(a.domain.n, local == SMTP_LOCAL_MIN ? SMTP_DOMAIN_MAX : 0);
+    }
 }
 
 static smtp_parse_e check_labels(size_t n, size_t label, const char *behind)
@@ -441,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_mailboxes),      cmocka_unit_test(test_domains),
         cmocka_unit_test(test_locals),         cmocka_unit_test(test_unquote_into_little_room),
         cmocka_unit_test(test_length_of_path), cmocka_unit_test(test_length_of_mailbox),
+        cmocka_unit_test(test_longest_of_both),
         cmocka_unit_test(test_length_of_domain),
     };
 
