@@ -96,3 +96,13 @@ void smtp_chars_make_printable(char *text, apr_size_t n)
         }
     }
 }
+
+int smtp_span_is_ascii(smtp_span_t span)
+{
+    apr_size_t i = 0;
+
+    while (i < span.n && !(span.p[i] & 0x80)) {
+        i++;
+    }
+    return i == span.n;
+}

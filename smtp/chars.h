@@ -62,4 +62,7 @@ int smtp_span_equal(smtp_span_t a, smtp_span_t b);
  * stand in a reply. Works in place on n octets. */
 void smtp_chars_make_printable(char *text, apr_size_t n);
 
+/* 1 if no octet is above 127. */
+int smtp_span_is_ascii(smtp_span_t span);
+
 #endif

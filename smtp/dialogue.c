@@ -163,6 +163,9 @@ static const smtp_reply_t *run_command(smtp_dialogue_t *d, smtp_span_t line)
         && ++d->errors > d->offer->max_errors) {
         return smtp_reply(SMTP_REPLY_TOO_MANY_COMMANDS);
     }
+    if ((d->verb->flags & SMTP_VERB_ASCII) && !smtp_span_is_ascii(cmd.args)) { /* RFC 5321 2.4 */
+        return smtp_reply(SMTP_REPLY_BAD_OCTET);
+    }
     return d->verb->handler(d);
 }
 

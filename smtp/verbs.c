@@ -170,26 +170,14 @@ static const smtp_reply_t *verb_rset(smtp_dialogue_t *d)
     return smtp_reply(SMTP_REPLY_RESET);
 }
 
-/* RFC 5321 2.4: commands are ASCII. The arguments that nothing else reads are looked at here. */
-static int is_ascii(smtp_span_t text)
-{
-    apr_size_t i;
-
-    for (i = 0; i < text.n && !(text.p[i] & 0x80); i++) {
-    }
-    return i == text.n;
-}
-
 static const smtp_reply_t *verb_noop(smtp_dialogue_t *d)
 {
-    return smtp_reply(is_ascii(d->argument) ? SMTP_REPLY_OK : SMTP_REPLY_BAD_OCTET);
+    (void)d;
+    return smtp_reply(SMTP_REPLY_OK);
 }
 
 static const smtp_reply_t *verb_vrfy(smtp_dialogue_t *d)
 {
-    if (!is_ascii(d->argument)) {
-        return smtp_reply(SMTP_REPLY_BAD_OCTET);
-    }
     return smtp_reply(d->argument.n ? SMTP_REPLY_CANNOT_VERIFY : SMTP_REPLY_ARGUMENT_MISSING);
 }
 
@@ -266,9 +254,9 @@ static const smtp_verb_t verbs[] = {
     { "RCPT", SMTP_STATE_MAIL | SMTP_STATE_REFUSED | SMTP_STATE_RCPT, 0, verb_rcpt },
     { "DATA", SMTP_STATE_RCPT, SMTP_VERB_BARE, verb_data },
     { "RSET", ANY, SMTP_VERB_IDLE | SMTP_VERB_BARE | SMTP_VERB_CLEAR, verb_rset },
-    { "NOOP", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR, verb_noop },
-    { "VRFY", ANY, SMTP_VERB_IDLE, verb_vrfy },
-    { "HELP", ANY, SMTP_VERB_IDLE, verb_help },
+    { "NOOP", ANY, SMTP_VERB_IDLE | SMTP_VERB_CLEAR | SMTP_VERB_ASCII, verb_noop },
+    { "VRFY", ANY, SMTP_VERB_IDLE | SMTP_VERB_ASCII, verb_vrfy },
+    { "HELP", ANY, SMTP_VERB_IDLE | SMTP_VERB_ASCII, verb_help },
     { "QUIT", ANY | SMTP_STATE_BARRED, SMTP_VERB_CLEAR, verb_quit },
     { "EXPN", ANY, SMTP_VERB_IDLE, verb_not_offered },
     { "BDAT", ANY, 0, verb_not_offered },
@@ -293,9 +281,6 @@ static const smtp_reply_t *verb_help(smtp_dialogue_t *d)
     apr_size_t n = strlen(text);
     const smtp_verb_t *verb;
 
-    if (!is_ascii(d->argument)) {
-        return smtp_reply(SMTP_REPLY_BAD_OCTET);
-    }
     for (verb = verbs; verb->name; verb++) {
         if (verb->handler != verb_not_offered && verb->handler != verb_http) {
             n += apr_snprintf(text + n, sizeof(text) - n, " %s", verb->name);

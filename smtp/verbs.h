@@ -11,7 +11,8 @@ enum {
     SMTP_VERB_BARE = 0x01, /* an argument is an error */
     SMTP_VERB_IDLE = 0x02, /* brings no mail nearer; too many of them are errors */
     SMTP_VERB_FATAL = 0x04, /* ends the session, even on a line that is too long */
-    SMTP_VERB_CLEAR = 0x08  /* taken without TLS even where TLS is required */
+    SMTP_VERB_CLEAR = 0x08, /* taken without TLS even where TLS is required */
+    SMTP_VERB_ASCII = 0x10  /* nothing reads its argument, so 8-bit octets are looked for */
 };
 
 struct smtp_verb_t {
