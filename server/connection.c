@@ -176,9 +176,9 @@ int nssmtpd_connection_has_left(nssmtpd_session_t *session, int *was_reset)
 static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
 {
     short events = wait == NSSMTPD_WAIT_WRITE ? POLLOUT : POLLIN, revents;
-    int rc = 0;
+    int rc = 0, may_wait = nssmtpd_registry_wait(session);
 
-    while (rc <= 0 && nssmtpd_registry_wait(session)) {
+    while (rc <= 0 && may_wait) {
         apr_time_t left = session->deadline - apr_time_now();
 
         if (left <= 0) {
@@ -187,9 +187,7 @@ static void wait_with_thread(nssmtpd_session_t *session, nssmtpd_wait_e wait)
         rc = poll_socket(session->socket, events,
                          left > APR_USEC_PER_SEC ? 1000 : (int)apr_time_as_msec(left) + 1,
                          &revents);
-        if (rc <= 0 && nssmtpd_registry_is_stopping() && session->idle) {
-            break;
-        }
+        may_wait = rc > 0 || nssmtpd_registry_wait_on(session);
     }
     nssmtpd_registry_resume(session);
 }
@@ -210,13 +208,11 @@ static int stay(nssmtpd_session_t *session)
     short revents;
     int rc;
 
-    session->stayed = 0;
     if (session->patience <= 0) {
         return 0;
     }
     session->wants_write = 0;
-    if ((++session->stays > STAYS_A_TURN && !nssmtpd_registry_is_stopping())
-        || !nssmtpd_registry_stay(session)) {
+    if (++session->stays > STAYS_A_TURN || !nssmtpd_registry_stay(session)) {
         session->stays = 0;
         return 0;
     }
@@ -226,8 +222,7 @@ static int stay(nssmtpd_session_t *session)
     if (rc <= 0 || apr_time_now() - start > QUICK) {
         session->patience = -COMMANDS_OF_A_SLOW_CLIENT;
     }
-    session->stayed = rc > 0;
-    return session->stayed;
+    return rc > 0;
 }
 
 void nssmtpd_connection_moves_on(nssmtpd_session_t *session)
@@ -329,6 +324,7 @@ int nssmtpd_connection_pre(conn_rec *c, void *csd)
 static apr_status_t note_end(void *unused)
 {
     (void)unused;
+    nssmtpd_registry_end();
     child_ends = 1;
     return APR_SUCCESS;
 }
@@ -409,6 +405,5 @@ void nssmtpd_connection_child_init(apr_pool_t *pchild, server_rec *s)
 
 void nssmtpd_connection_child_stopping(apr_pool_t *pchild, int graceful)
 {
-    (void)pchild;
-    nssmtpd_registry_stop(graceful);
+    nssmtpd_registry_stop(pchild, graceful);
 }

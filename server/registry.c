@@ -7,18 +7,25 @@
 #include <ap_mpm.h>
 #include <apr_atomic.h>
 #include <apr_portable.h>
+#include <apr_thread_cond.h>
 #include <apr_thread_mutex.h>
+#include <apr_thread_proc.h>
+#include <http_log.h>
+#include <http_main.h>
+#include <scoreboard.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+APLOG_USE_MODULE(nssmtpd);
 
 /* What a session has of the places for long work. Changed with the mutex; its own thread may
  * look without, and others only turn the wish into a place. */
 enum { NO_PLACE, IN_QUEUE, HAS_PLACE };
 
-/* How a session waits for its client: somebody must wake it, or its thread stays and soon sees
- * itself what there is to see. */
-enum { NOT_WAITING, TO_BE_WOKEN, BACK_SOON };
+/* How a session waits for its client: somebody must wake it, and maybe did so to have its client
+ * told that the child stops; or its thread stays and soon sees itself what there is to see. */
+enum { NOT_WAITING, TO_BE_WOKEN, TO_BE_TOLD, BACK_SOON };
 
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
@@ -26,21 +33,34 @@ static nssmtpd_session_t *first, *last; /* of the queue for a place */
 static int threads_per_child, is_async;
 static apr_uint32_t busy, staying;
 static volatile apr_uint32_t stopping;
-static volatile apr_time_t stopped; /* when that began */
+static volatile apr_time_t grace_ends; /* every idle client is told from then on */
 
-/* How long a client that sends mail after mail is left alone when its child stops: MPMs end
- * children for no other reason than that there are more than needed. */
-#define GRACE apr_time_from_sec(10)
+/* Who tells them, in a child that stops gracefully. */
+static apr_thread_t *teller; /* NULL: there is none */
+static apr_thread_cond_t *end;
+static int has_ended;
+#define TELLER_INTERVAL apr_time_from_msec(100)
+
+/* MPMs end children for no other reason than that there are more than needed, and many clients
+ * take a 421 for a reason to give up. So one in the midst of its mails is left alone until it
+ * pauses, but not for ever, and less long if others wait for the new configuration. */
+#define PAUSE apr_time_from_msec(300)
+#define GRACE apr_time_from_sec(60)
+#define GRACE_IN_RESTART apr_time_from_sec(10)
 
 apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
 {
+    apr_status_t rv;
+
     APR_RING_INIT(&sessions, nssmtpd_session_t, link);
     first = last = NULL;
     threads_per_child = threads;
     is_async = async;
     stopping = busy = staying = 0;
-    stopped = 0;
-    return apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p);
+    teller = NULL;
+    has_ended = 0;
+    rv = apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, p);
+    return rv == APR_SUCCESS ? apr_thread_cond_create(&end, p) : rv;
 }
 
 void nssmtpd_registry_add(nssmtpd_session_t *session)
@@ -57,22 +77,20 @@ void nssmtpd_registry_remove(nssmtpd_session_t *session)
     apr_thread_mutex_unlock(mutex);
 }
 
-/* No lock: each wake-up comes here. Whoever stops the child says so first and looks at
- * waiting then, here it is the other way round: one of both sees the other. */
-int nssmtpd_registry_wait(nssmtpd_session_t *session)
+/* How the end begins */
+
+static apr_time_t grace(void)
 {
-    session->idle = !nssmtpd_session_has_mail(session);
-    apr_atomic_xchg32(&session->waiting, TO_BE_WOKEN);
-    if (stopping && session->idle) {
-        apr_atomic_set32(&session->waiting, NOT_WAITING);
-        return 0;
-    }
-    return 1;
+    int generation = 0;
+
+    ap_mpm_query(AP_MPMQ_GENERATION, &generation);
+    return generation == ap_get_scoreboard_global()->running_generation ? GRACE : GRACE_IN_RESTART;
 }
 
-void nssmtpd_registry_resume(nssmtpd_session_t *session)
+static void begin_to_stop(int graceful)
 {
-    apr_atomic_xchg32(&session->waiting, NOT_WAITING);
+    grace_ends = graceful ? apr_time_now() + grace() : 0;
+    apr_atomic_xchg32(&stopping, 1);
 }
 
 int nssmtpd_registry_is_stopping(void)
@@ -80,14 +98,45 @@ int nssmtpd_registry_is_stopping(void)
     int state;
 
     /* prefork tells its children by a signal only */
-    return stopping
-           || (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS
-               && state == AP_MPMQ_STOPPING);
+    if (!stopping && threads_per_child == 1
+        && ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
+        begin_to_stop(1);
+    }
+    return stopping;
 }
 
-int nssmtpd_registry_has_patience(void)
+static int is_due(const nssmtpd_session_t *session, apr_time_t now)
 {
-    return apr_time_now() < stopped + GRACE;
+    return session->idle && nssmtpd_registry_is_stopping()
+           && (now > session->since + PAUSE || now > grace_ends);
+}
+
+/* Waiting */
+
+/* No lock: each wake-up comes here. */
+int nssmtpd_registry_wait(nssmtpd_session_t *session)
+{
+    session->idle = !nssmtpd_session_has_mail(session);
+    session->since = apr_time_now();
+    apr_atomic_xchg32(&session->waiting, TO_BE_WOKEN);
+    return nssmtpd_registry_wait_on(session);
+}
+
+int nssmtpd_registry_wait_on(nssmtpd_session_t *session)
+{
+    if (!is_due(session, apr_time_now())) {
+        return 1;
+    }
+    session->told = 1;
+    apr_atomic_set32(&session->waiting, NOT_WAITING);
+    return 0;
+}
+
+void nssmtpd_registry_resume(nssmtpd_session_t *session)
+{
+    if (apr_atomic_xchg32(&session->waiting, NOT_WAITING) == TO_BE_TOLD) {
+        session->told = 1;
+    }
 }
 
 static void ring_bell(const nssmtpd_session_t *session)
@@ -122,45 +171,116 @@ static void say_421(nssmtpd_session_t *session)
     }
 }
 
-void nssmtpd_registry_stop(int graceful)
+static void attend_to(nssmtpd_session_t *session, apr_time_t now)
+{
+    if (apr_atomic_read32(&session->waiting) != TO_BE_WOKEN) {
+        return;
+    }
+    if (is_due(session, now)) {
+        if (apr_atomic_cas32(&session->waiting, TO_BE_TOLD, TO_BE_WOKEN) == TO_BE_WOKEN) {
+            wake(session);
+        }
+    }
+    else if (session->deadline && session->deadline < now) {
+        wake(session);
+    }
+}
+
+/* With the mutex. */
+static void sweep(apr_time_t now)
 {
     nssmtpd_session_t *session;
 
-    stopped = graceful ? apr_time_now() : 0;
-    apr_atomic_xchg32(&stopping, 1);
-    /* prefork calls this from a signal handler, maybe in the midst of a session */
-    if (!mutex || (threads_per_child > 1 ? apr_thread_mutex_lock(mutex)
-                                         : apr_thread_mutex_trylock(mutex)) != APR_SUCCESS) {
+    APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
+        attend_to(session, now);
+    }
+}
+
+void nssmtpd_registry_sweep(apr_time_t now)
+{
+    if (mutex) {
+        apr_thread_mutex_lock(mutex);
+        sweep(now);
+        apr_thread_mutex_unlock(mutex);
+    }
+}
+
+/* The end */
+
+static void *APR_THREAD_FUNC tell(apr_thread_t *thread, void *unused)
+{
+    (void)thread, (void)unused;
+    apr_thread_mutex_lock(mutex);
+    while (!has_ended) {
+        sweep(apr_time_now());
+        apr_thread_cond_timedwait(end, mutex, TELLER_INTERVAL);
+    }
+    apr_thread_mutex_unlock(mutex);
+    return NULL;
+}
+
+/* Nobody else is there to do it: mod_watchdog leaves a child that stops. */
+static void start_teller(apr_pool_t *pchild)
+{
+    apr_pool_t *p;
+    apr_status_t rv;
+
+    apr_pool_create(&p, pchild);
+    rv = apr_thread_create(&teller, NULL, tell, NULL, p);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_WARNING, rv, ap_server_conf,
+                     "NS0109: a child that stops cannot start a thread: clients in the "
+                     "midst of their mails are told so at once");
+        teller = NULL;
+        grace_ends = 0;
+        nssmtpd_registry_sweep(apr_time_now());
+    }
+}
+
+/* prefork comes here from a signal handler, maybe in the midst of a session. */
+static void say_421_to_all(void)
+{
+    nssmtpd_session_t *session;
+
+    if ((threads_per_child > 1 ? apr_thread_mutex_lock(mutex)
+                               : apr_thread_mutex_trylock(mutex)) != APR_SUCCESS) {
         return;
     }
     APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        apr_uint32_t waiting = apr_atomic_read32(&session->waiting);
-
-        if (waiting != NOT_WAITING && !graceful) {
+        if (apr_atomic_read32(&session->waiting) != NOT_WAITING) {
             say_421(session);
-        }
-        else if (waiting == TO_BE_WOKEN && session->idle) {
-            wake(session);
         }
     }
     apr_thread_mutex_unlock(mutex);
 }
 
-void nssmtpd_registry_sweep(apr_time_t now)
+void nssmtpd_registry_stop(apr_pool_t *pchild, int graceful)
 {
-    nssmtpd_session_t *session;
-
+    begin_to_stop(graceful);
     if (!mutex) {
         return;
     }
-    apr_thread_mutex_lock(mutex);
-    APR_RING_FOREACH(session, &sessions, nssmtpd_session_t, link) {
-        if (apr_atomic_read32(&session->waiting) == TO_BE_WOKEN && session->deadline
-            && session->deadline < now) {
-            wake(session);
-        }
+    if (!graceful) {
+        say_421_to_all();
     }
+    else if (threads_per_child > 1) {
+        start_teller(pchild);
+    }
+}
+
+void nssmtpd_registry_end(void)
+{
+    apr_status_t rv;
+
+    if (!teller) {
+        return;
+    }
+    apr_thread_mutex_lock(mutex);
+    has_ended = 1;
+    apr_thread_cond_signal(end);
     apr_thread_mutex_unlock(mutex);
+    apr_thread_join(&rv, teller);
+    teller = NULL;
 }
 
 /* Places */

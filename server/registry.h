@@ -14,24 +14,28 @@ apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async);
 void nssmtpd_registry_add(nssmtpd_session_t *session);
 void nssmtpd_registry_remove(nssmtpd_session_t *session);
 
-/* The session's thread is about to leave it to wait. 0: the child stops and the session
- * is idle, so say so to the client instead. */
+/* The session begins to wait for its client. 0: the child stops, and it is time to tell the
+ * client so instead; session->told is set then. */
 int nssmtpd_registry_wait(nssmtpd_session_t *session);
 
-/* A thread works for the session again. */
+/* The same for one that waits already, with a thread that looks at the clock. */
+int nssmtpd_registry_wait_on(nssmtpd_session_t *session);
+
+/* A thread works for the session again. Sets session->told if it was woken for that. */
 void nssmtpd_registry_resume(nssmtpd_session_t *session);
 
 /* 1 once the child takes no new work: a graceful restart or stop. */
 int nssmtpd_registry_is_stopping(void);
 
-/* 1 while, in a child that stops, a client in the midst of its mails may still send the next. */
-int nssmtpd_registry_has_patience(void);
+/* The child stops. Gracefully: idle sessions are woken to say 421, those in the midst of their
+ * mails once they pause, or a minute is over. Otherwise there is no time for that: what can be
+ * said at once is said here. pchild is the child's pool. */
+void nssmtpd_registry_stop(apr_pool_t *pchild, int graceful);
 
-/* The child stops. Gracefully: idle sessions are woken and say 421. Otherwise there is no
- * time for that: what can be said at once is said here. */
-void nssmtpd_registry_stop(int graceful);
+/* Before the sessions' pools are destroyed at the child's end, with no thread of the MPM's left. */
+void nssmtpd_registry_end(void);
 
-/* Wakes the sessions whose deadline is over. Called about every second. */
+/* Wakes the sessions whose deadline is over. About every second. */
 void nssmtpd_registry_sweep(apr_time_t now);
 
 /* Places for long work: what blocks on others, and clients that never pause. There are max

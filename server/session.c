@@ -310,12 +310,11 @@ static nssmtpd_wait_e wake_up(nssmtpd_session_t *session)
     return wait;
 }
 
-/* The child stops, and there is no mail in hand, nor will there be the next moment. */
+/* The child stops, and there is no mail in hand. */
 static int must_stop(const nssmtpd_session_t *session)
 {
-    return nssmtpd_registry_is_stopping() && !nssmtpd_session_has_mail(session)
-           && session->dialogue.state != SMTP_STATE_CLOSED
-           && !(session->stayed && nssmtpd_registry_has_patience());
+    return session->told && !nssmtpd_session_has_mail(session)
+           && session->dialogue.state != SMTP_STATE_CLOSED;
 }
 
 nssmtpd_wait_e nssmtpd_session_run(nssmtpd_session_t *session)

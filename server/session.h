@@ -43,6 +43,7 @@ struct nssmtpd_session_t {
     char *buffer;                /* what in's octets may lie in; NULL: none taken */
     apr_bucket_brigade *out;     /* replies, not yet passed on */
     apr_time_t deadline;         /* of what is waited for; 0: none set */
+    apr_time_t since;            /* when it began to wait for its client */
     apr_time_t queued;           /* since when it waits for a place; 0: it does not */
     int bell;                    /* descriptor that tells it of a place; -1: none */
     int parked;                  /* its socket's own, while bell stands there; -1: it does not */
@@ -61,7 +62,7 @@ struct nssmtpd_session_t {
     unsigned tls : 2;            /* NSSMTPD_CLEAR .. */
     unsigned wrong_protocol : 1; /* ALPN has chosen something else than smtp */
     unsigned by_filters : 1;     /* input came, or comes, through more than the core's filter */
-    unsigned stayed : 1;         /* its thread did, and the client went on */
+    unsigned told : 1;           /* that the child stops, as soon as no mail is in hand */
     unsigned drained : 1;        /* the last read took all there was */
     unsigned wants_write : 1;    /* it waits for the client to take its replies */
     /* Two that other threads write, so they share no word with the rest. */
