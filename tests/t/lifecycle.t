@@ -195,12 +195,12 @@ subtest 'a child that is killed' => sub {
 subtest 'a restart keeps the listener ready for clients that wait' => sub {
     plan tests => 3;
     my $h = OwnHttpd->new(main => $main, hosts => { mail => "SmtpdEngine on\nSmtpdRelay discard:\n" })->start;
-    is(SMTPClient->new(port => $h->port('mail'), timeout => 3)->code, 220, 'greeted at first');
+    is(SMTPClient->new(port => $h->port('mail'), timeout => 15)->code, 220, 'greeted at first');
     for my $n (1, 2) {
         my $before = () = $h->log('error.log') =~ /resuming normal operations/g;
         $h->graceful;
         wait_for { my $now = () = $h->log('error.log') =~ /resuming normal operations/g; $now > $before } 5;
-        my $code = eval { SMTPClient->new(port => $h->port('mail'), timeout => 3)->code } // "none: $@";
+        my $code = eval { SMTPClient->new(port => $h->port('mail'), timeout => 15)->code } // "none: $@";
         is $code, 220, "greeted after restart $n";
     }
 };

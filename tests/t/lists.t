@@ -268,6 +268,8 @@ subtest 'counters' => sub {
     my $h = start(limited => "$stranger\nSmtpdMaxConnections 1\n");
     my @names = qw(connections denied mails deferred refused recipients rcpt_refused bytes);
     my $counters = sub { my $all = lua($h, 'return smtpd.counters()'); [@$all{@names}] };
+    # httpd's own look whether both hosts listen is a connection to each, counted when it is taken up.
+    wait_for { $counters->()->[0] >= 2 };
     my ($connections) = @{ $counters->() };
     my $c = SMTPClient->new(port => $h->port('mail'));
     $c->pipeline('EHLO me.test', 'MAIL FROM:<a@b.test>', 'RCPT TO:<x@listed.test>', 'RCPT TO:<y@listed.test>',
@@ -277,7 +279,7 @@ subtest 'counters' => sub {
     $c->send_raw("Subject: bare\nnewline\r\n.\r\n");
     $c->read_reply;
     is $c->code, 550, 'a mail is refused';
-    # httpd's own look whether it listens may not be over yet.
+    # Nor may those sessions have ended yet.
     wait_for { @{ lua($h, 'return smtpd.sessions()') } == 1 };
     my $held = SMTPClient->new(port => $h->port('limited'));
     SMTPClient->new(port => $h->port('limited'));

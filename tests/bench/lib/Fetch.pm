@@ -5,12 +5,13 @@
 #   my $root = Fetch::debian('exim4-daemon-light', 'exim4-base');   # "$root/usr/sbin/exim4"
 #   local $ENV{LD_LIBRARY_PATH} = Fetch::libraries($root);
 #   my $dir = Fetch::npm('Haraka');   my $so = Fetch::shim('nodelay.c');
+#   my $file = Fetch::program('bare.c');
 package Fetch;
 
 use strict;
 use warnings;
 use Cwd qw(abs_path);
-use File::Basename qw(basename dirname);
+use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
 use POSIX qw(strftime);
 use SmallFile;
@@ -97,16 +98,19 @@ sub npm {
     });
 }
 
-sub shim {
-    my ($source) = @_;
+# One of the C files beside this one.
+sub _compile {
+    my ($source, $name, @options) = @_;
     make_path($cache);
-    my $so = "$cache/" . basename($source) =~ s/\.c$/.so/r;
-    my $from = "$here/$source";
-    return $so if -e $so && -M $so < -M $from;
+    my ($to, $from) = ("$cache/$name", "$here/$source");
+    return $to if -e $to && -M $to < -M $from;
     my ($cc) = grep { _have($_) } $ENV{CC} // (), qw(cc gcc clang) or die "there is no C compiler\n";
-    _run($cache, $cc, qw(-O2 -fPIC -shared -Wall -Wextra -o), $so, $from, '-ldl');
-    return $so;
+    _run($cache, $cc, qw(-O2 -Wall -Wextra -o), $to, $from, @options);
+    return $to;
 }
+
+sub shim { return _compile($_[0], $_[0] =~ s/\.c$/.so/r, qw(-fPIC -shared -ldl)) }
+sub program { return _compile($_[0], $_[0] =~ s/\.c$//r, '-lpthread') }
 
 # A mount namespace of its own for servers that look for compiled-in users and directories: users
 # beside the machine's, and directories of ours in the place of /var/spool, /var/lib and /run. Gives

@@ -1,4 +1,4 @@
-# Private instances of the other servers: nginx's mail proxy, Haraka, Exim and OpenSMTPD, each with the
+# Private instances of the other servers: bare.c, nginx's mail proxy, Haraka, Exim and OpenSMTPD, each with the
 # configuration of its package as far as the work allows; where a default would forbid the work (a limit
 # on connections or on mails a connection) it is raised, and nothing else is tuned. Postfix stands in
 # PeerPostfix.pm. Each function takes the context (dir, sink, idle) and gives { port, trees, stop }.
@@ -16,6 +16,13 @@ sub _served {
     my ($port, %how) = @_;
     my $p = ProcessTree->start(%how, port => $port, greets => 1);
     return { port => $port, trees => [$p], said => sub { $p->said }, stop => sub { $p->stop } };
+}
+
+# No server: what no proxy with these round trips can be below.
+sub bare {
+    my ($c) = @_;
+    my $port = FreePort::pick();
+    return _served($port, command => [Fetch::program('bare.c'), $port, $c->{sink}->port], log => "$c->{dir}/bare.log");
 }
 
 # http's part answers the question of the mail part: where to.

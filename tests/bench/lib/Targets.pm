@@ -15,6 +15,7 @@ my $all  = 'W1 W2 W3 W4';
 my @rows = (
     # name, kind, title, works, start
     ['floor',         'floor', 'smtp-source straight into smtp-sink',   "$all W6", \&floor],
+    ['bare',          'peer',  'the same round trips, nothing else', 'W1 W2', \&Peers::bare],
     ['event',         'ours',  'event MPM', "$all W5 W6 W7 dot callgrind", sub { Ours::run($_[0], 'event') }],
     ['worker',        'ours',  'worker MPM',                            $all, sub { Ours::run($_[0], 'worker') }],
     ['prefork',       'ours',  'prefork MPM',                           $all, sub { Ours::run($_[0], 'prefork') }],
