@@ -57,13 +57,15 @@ sub _room {
 
 sub build {
     my ($c, $mpm, %a) = @_;
-    return OwnHttpd->new(
+    my $h = OwnHttpd->new(
         mpm => $mpm, module => module(), log_level => 'warn',
         modules => ['proxy', @{ $a{modules} // [] }],
         main => $stock{$mpm} . ($mpm eq 'event' ? _room($c->{idle}) : '') . ($a{main} // ''),
         hosts => { mail => 'SmtpdEngine on' . "\nSmtpdRelay smtp://127.0.0.1:" . $c->{sink}->port . "\n"
             . "SmtpdSpool directory=%DIR%/spool\n"
             . ($c->{idle} ? "SmtpdMaxConnections 0 0\nSmtpdTimeout command=600\n" : '') . ($a{mail} // '') });
+    $h->write_file('policy.lua', slurp("$here/policy.lua")); # the tree may be where only root can read it
+    return $h;
 }
 
 sub run {
@@ -84,11 +86,14 @@ sub tls {
         mail => "SSLEngine on\nSSLCertificateFile $pair->{cert}\nSSLCertificateKeyFile $pair->{key}\n");
 }
 
-sub lua {
-    my ($c) = @_;
-    return run($c, 'event', modules => ['lua'],
-        mail => "LuaScope thread\nLuaMapHandler \"^/smtp/(rcpt|data)\$\" $here/policy.lua \$1\n");
+# Options for a rcpt and a data phase in Lua.
+sub phases {
+    my ($scope) = @_;
+    return (modules => ['lua'],
+        mail => "LuaScope $scope\nLuaMapHandler \"^/smtp/(rcpt|data)\$\" %DIR%/policy.lua \$1\n");
 }
+
+sub lua { return run($_[0], 'event', phases('thread')) }
 
 # A real clamd with a signature or two of its own, so that its memory is not the database's.
 sub clamd {
