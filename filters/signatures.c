@@ -83,6 +83,7 @@ void nssmtpd_signatures_set_callback(clcb_pre_scan callback)
 
 /* Configuration */
 
+/* But for the time: an engine takes the longest of those who share it. */
 static int is_same(const nssmtpd_signatures_t *a, const nssmtpd_signatures_t *b)
 {
     return strcmp(a->database, b->database) == 0 && strcmp(a->tmpdir, b->tmpdir) == 0
@@ -96,6 +97,9 @@ nssmtpd_engine_t *nssmtpd_signatures_engine(const nssmtpd_signatures_t *settings
 
     for (i = 0; (e = engine_at(i)); i++) {
         if (is_same(&e->settings, settings)) {
+            if (e->settings.scan_time < settings->scan_time) {
+                e->settings.scan_time = settings->scan_time;
+            }
             e->is_wanted = 1;
             return e;
         }
@@ -119,9 +123,7 @@ void nssmtpd_signatures_init(nssmtpd_signatures_t *settings, apr_pool_t *p)
 
 void nssmtpd_signatures_set_time(nssmtpd_signatures_t *settings, apr_interval_time_t time)
 {
-    if (!settings->limit[LIMIT_SCANTIME]) {
-        settings->limit[LIMIT_SCANTIME] = apr_time_sec(time);
-    }
+    settings->scan_time = apr_time_sec(time);
 }
 
 /* Digits with K, M or G behind them; 0: it is no such number. */
@@ -188,6 +190,7 @@ int nssmtpd_signatures_pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_
     (void)pconf, (void)plog, (void)ptemp;
     for (i = 0; (e = engine_at(i)); i++) {
         e->is_wanted = 0;
+        e->settings.scan_time = 0;
     }
     return OK;
 }
@@ -204,6 +207,15 @@ static void set_limits(struct cl_engine *engine, const nssmtpd_signatures_t *set
         }
     }
     cl_engine_set_str(engine, CL_ENGINE_TMPDIR, settings->tmpdir);
+}
+
+/* Another one than at the last start needs no other engine. */
+static void set_scan_time(const nssmtpd_engine_t *e)
+{
+    if (!e->settings.limit[LIMIT_SCANTIME]) {
+        cl_engine_set_num(e->engine, limits[LIMIT_SCANTIME].field,
+                          e->settings.scan_time * limits[LIMIT_SCANTIME].scale);
+    }
 }
 
 /* NULL: *why. */
@@ -305,7 +317,8 @@ int nssmtpd_signatures_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool
     }
     for (i = 0; rc == OK && (e = engine_at(i)); i++) {
         rc = take_ready(e, s);
-        if (e->is_wanted) {
+        if (rc == OK && e->is_wanted) {
+            set_scan_time(e);
             make_tmpdir(e->settings.tmpdir, ptemp);
         }
     }

@@ -11,11 +11,11 @@
 /* Limits of one scan: their keys are in signatures.c. */
 enum { NSSMTPD_SIGNATURES_LIMITS = 5 };
 
-/* What a line says; lines that say the same share an engine. */
+/* What a line says; lines that say the same, whatever time they allow, share an engine. */
 typedef struct nssmtpd_signatures_t {
     const char *database, *tmpdir;
     apr_int64_t limit[NSSMTPD_SIGNATURES_LIMITS]; /* 0: not given */
-    apr_int64_t self_check;                       /* seconds */
+    apr_int64_t self_check, scan_time;            /* seconds */
 } nssmtpd_signatures_t;
 
 typedef struct nssmtpd_engine_t nssmtpd_engine_t;
@@ -27,7 +27,7 @@ void nssmtpd_signatures_init(nssmtpd_signatures_t *settings, apr_pool_t *p);
 const char *nssmtpd_signatures_set(nssmtpd_signatures_t *settings, const char *word,
                                    apr_pool_t *p);
 
-/* Nothing is said yet of how long a scan may take: so long. */
+/* How long a scan may take if no word says so. */
 void nssmtpd_signatures_set_time(nssmtpd_signatures_t *settings, apr_interval_time_t time);
 
 /* The engine for such settings, which may be loaded later. Lives for ever. */
