@@ -122,10 +122,9 @@ static const char *offer(nssmtpd_mail_t *mail, const nssmtpd_route_t *route, nss
 {
     const smtp_reply_t *reply;
 
-    if (mail->t.route && mail->t.route != route) {
+    if (!nssmtpd_transaction_go(mail, route)) {
         return "it goes another way than the mail's other recipients";
     }
-    mail->t.route = route;
     if (rcpt->flags & NSSMTPD_FLAG_DELIVERED) {
         return NULL;
     }

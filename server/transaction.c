@@ -107,6 +107,53 @@ void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *re
     }
 }
 
+/* Its way */
+
+static int has_taken(const nssmtpd_mail_t *mail)
+{
+    int i;
+
+    for (i = 0; i < mail->t.rcpts->nelts; i++) {
+        if (!APR_ARRAY_IDX(mail->t.rcpts, i, nssmtpd_rcpt_t).is_new) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int nssmtpd_transaction_may_go(const nssmtpd_mail_t *mail, const nssmtpd_route_t *route)
+{
+    return !mail->t.route || mail->t.route == route || !has_taken(mail);
+}
+
+static void end_delivery(nssmtpd_mail_t *mail)
+{
+    if (mail->t.offered) {
+        mail->t.route->delivery->end(&mail->t);
+    }
+}
+
+static void leave_route(nssmtpd_mail_t *mail)
+{
+    end_delivery(mail);
+    mail->t.offered = 0;
+    mail->t.delivery = NULL;
+    mail->t.step = NULL;
+    apr_table_unset(mail->t.r->subprocess_env, "SMTP_RELAY");
+}
+
+int nssmtpd_transaction_go(nssmtpd_mail_t *mail, const nssmtpd_route_t *route)
+{
+    if (!nssmtpd_transaction_may_go(mail, route)) {
+        return 0;
+    }
+    if (mail->t.route && mail->t.route != route) {
+        leave_route(mail);
+    }
+    mail->t.route = route;
+    return 1;
+}
+
 void nssmtpd_transaction_drop_rcpt(nssmtpd_mail_t *mail, int index)
 {
     nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(mail->t.rcpts, index, nssmtpd_rcpt_t);
@@ -261,9 +308,7 @@ void nssmtpd_transaction_end(nssmtpd_session_t *session)
         return;
     }
     session->mail = NULL;
-    if (mail->t.offered) {
-        mail->t.route->delivery->end(&mail->t);
-    }
+    end_delivery(mail);
     publish(mail);
     count(mail);
     log_request(mail->t.r);

@@ -32,6 +32,12 @@ void nssmtpd_transaction_begin(nssmtpd_session_t *session);
 /* A recipient was answered: for the log, should no message follow. */
 void nssmtpd_transaction_note(nssmtpd_session_t *session, const smtp_reply_t *reply);
 
+/* 1 if the mail may go that way: none of its recipients goes another. */
+int nssmtpd_transaction_may_go(const nssmtpd_mail_t *mail, const nssmtpd_route_t *route);
+
+/* The same, and that is its way now: one where nobody was taken is left. */
+int nssmtpd_transaction_go(nssmtpd_mail_t *mail, const nssmtpd_route_t *route);
+
 /* Takes the recipient at that index off the list. */
 void nssmtpd_transaction_drop_rcpt(nssmtpd_mail_t *mail, int index);
 

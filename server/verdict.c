@@ -72,7 +72,7 @@ const nssmtpd_route_t *nssmtpd_verdict_route(nssmtpd_session_t *session,
                                              const smtp_reply_t **refusal)
 {
     const smtp_address_t *address = &session->dialogue.address;
-    const nssmtpd_route_t *route = permitted(session, address), *other = session->mail->t.route;
+    const nssmtpd_route_t *route = permitted(session, address);
 
     if (!route) {
         ap_log_cerror(APLOG_MARK, APLOG_WARNING, 0, session->c,
@@ -82,7 +82,7 @@ const nssmtpd_route_t *nssmtpd_verdict_route(nssmtpd_session_t *session,
         *refusal = smtp_reply(SMTP_REPLY_RELAY_DENIED);
         return NULL;
     }
-    if (other && other != route) {
+    if (!nssmtpd_transaction_may_go(session->mail, route)) {
         *refusal = smtp_reply(SMTP_REPLY_OTHER_ROUTE);
         return NULL;
     }
@@ -231,10 +231,9 @@ static const smtp_reply_t *offer_new(nssmtpd_session_t *session, const nssmtpd_r
     nssmtpd_rcpt_t *rcpt = &APR_ARRAY_IDX(mail->t.rcpts, find_new(mail), nssmtpd_rcpt_t);
     const smtp_reply_t *reply = NULL;
 
-    if (mail->t.route && mail->t.route != route) { /* a script has added another's before */
+    if (!nssmtpd_transaction_go(mail, route)) { /* a script has added another's before */
         return smtp_reply(SMTP_REPLY_OTHER_ROUTE);
     }
-    mail->t.route = route;
     if (!(rcpt->flags & NSSMTPD_FLAG_DELIVERED)) {
         mail->t.offered = 1;
         reply = route->delivery->rcpt(&mail->t, rcpt);

@@ -293,6 +293,25 @@ subtest 'routes' => sub {
     like log_line('r2@from.test'), qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY2_PORT}/, 'which the log has';
 };
 
+# Else nobody behind a recipient whose relay is down would ever get the mail.
+for (['refuses', '550 5.1.1 no', script => { rcpt => [[reply => '550 5.1.1 no']] }], ['is down', '451 4.4.1 ']) {
+    my ($what, $reply, @one) = @$_;
+    subtest "a route whose relay $what is left" => sub {
+        plan tests => 7;
+        my ($one, $two) = (@one ? relay(@one) : undef, relay2());
+        my $c = client('smtp_routes', ehlo => 'me.test');
+        my $from = ($what =~ s/ /-/r) . '@from.test';
+        $c->cmd("MAIL FROM:<$from>");
+        like say_to($c, 'RCPT TO:<a@here.test>'), qr/\A\Q$reply/, 'its recipient';
+        is $c->cmd('RCPT TO:<b@there.test>'), 250, 'the next goes another way';
+        is $c->cmd('RCPT TO:<c@here.test>'), 452, 'and now others do not go the first';
+        is $c->data($MESSAGE), 250, 'the mail';
+        is_deeply [map { "$_->{from} @{ $_->{rcpts} }" } $two->mails_when(1)], ["$from b\@there.test"], 'arrives there';
+        is $one ? scalar($one->mails) : 0, 0, 'and there only';
+        like log_line($from), qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY2_PORT}/, 'which the log has';
+    };
+}
+
 subtest 'a balancer goes on to its next member' => sub {
     plan tests => 14;
     my $two = relay2();
