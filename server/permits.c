@@ -54,21 +54,55 @@ const char *nssmtpd_permits_route(const nssmtpd_config_t *conf, const nssmtpd_do
     return nssmtpd_route_at_run_time(conf->server, domain->url, route);
 }
 
+/* An entry that cannot be used still says that its mail is taken, so nobody is refused for good:
+ * the fault is ours. */
+static const smtp_reply_t *defer_rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *rcpt)
+{
+    (void)t, (void)rcpt;
+    return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+}
+
+static const smtp_reply_t *defer(nssmtpd_transaction_t *t)
+{
+    (void)t;
+    return smtp_reply(SMTP_REPLY_LOCAL_FAULT);
+}
+
+static void nothing(nssmtpd_transaction_t *t)
+{
+    (void)t;
+}
+
+static const nssmtpd_delivery_t deferral = {
+    .rcpt = defer_rcpt,
+    .deliver = defer,
+    .idle = nothing,
+    .restart = nothing,
+    .end = nothing
+};
+
+static const char *const no_params[] = { NULL };
+static nssmtpd_route_t deferring = { .url = "", .params = no_params, .delivery = &deferral };
+
 static const char *add_domain(const nssmtpd_config_t *conf, apr_array_header_t *domains,
                               const char *line)
 {
     nssmtpd_domain_t domain;
     const char *wrong = nssmtpd_lists_parse_domain(domains->pool, &domain, line);
 
-    if (!wrong && domain.route) {
+    if (wrong) {
+        return wrong;
+    }
+    if (domain.route) {
         wrong = nssmtpd_permits_route(conf, &domain, &domain.route);
     }
-    else if (!wrong && !conf->relay) {
+    else if (!conf->relay) {
         wrong = "there is no SmtpdRelay any more to take its mail";
     }
-    if (!wrong) {
-        APR_ARRAY_PUSH(domains, nssmtpd_domain_t) = domain;
+    if (wrong) {
+        domain.route = &deferring;
     }
+    APR_ARRAY_PUSH(domains, nssmtpd_domain_t) = domain;
     return wrong;
 }
 
@@ -99,8 +133,8 @@ static void parse(const nssmtpd_config_t *conf, snapshot_t *snapshot,
 
         if (wrong) {
             ap_log_error(APLOG_MARK, APLOG_ERR, 0, conf->server,
-                         "NS0062: an entry of a list that a script has changed is not used: "
-                         "%.*s: %s", (int)strcspn(line, ":=\t"), line, wrong);
+                         "NS0062: an entry of a list that a script has changed cannot be "
+                         "used: %.*s: %s", (int)strcspn(line, ":=\t"), line, wrong);
         }
     }
     snapshot->domains = nssmtpd_lists_index(snapshot->pool, domains);

@@ -9,7 +9,7 @@ use JSON::PP;
 use OwnHttpd;
 use SMTPClient;
 use TestHost qw(wait_for);
-use Test::More tests => 9;
+use Test::More tests => 10;
 
 my $mpm = $ENV{TEST_MPM} // 'event';
 my $main = $mpm eq 'prefork' ? "ServerLimit 40\nStartServers 20\nMinSpareServers 5\nMaxRequestWorkers 40\n"
@@ -188,6 +188,25 @@ subtest 'restarts' => sub {
     is_deeply scalar lua($h, 'return smtpd.relay.get()'),
         ['listed.test', "sub.listed.test=maildir:$h->{dir}/maildir/%u"], 'the configuration holds again';
     is_deeply scalar lua($h, 'return smtpd.locals.get()'), [], 'for locals too';
+};
+
+subtest 'an entry that lost what it needs' => sub {
+    plan tests => 4;
+    my $h = start();
+    lua($h, 'return smtpd.relay.add("bare.test")');
+    $h->{hosts}{mail} =~ s/^SmtpdRelay .*//m;
+    $h->{hosts}{mail} =~ s/ listed\.test\b//;
+    $h->write_file('httpd.conf', $h->configuration);
+    my $c;
+    my $code = sub {
+        $c = eval { SMTPClient->new(port => $h->port('mail')) } or return 0;
+        return ($c->pipeline('EHLO me.test', 'MAIL FROM:<>', 'RCPT TO:<x@bare.test>'))[2];
+    };
+    is $code->(), 250, 'before the restart it has it';
+    $h->graceful;
+    ok wait_for(sub { $code->() == 451 }), 'then its mail is deferred, not refused';
+    is $c->cmd('RCPT TO:<x@sub.listed.test>'), 250, 'another entry is not concerned';
+    like $h->log('error.log'), qr/NS0062: .*bare\.test: there is no SmtpdRelay any more/, 'the log says why';
 };
 
 subtest 'routes made at run time' => sub {
