@@ -147,8 +147,8 @@ struct nssmtpd_delivery_t {
     /* The envelope is another than what rcpt() was told, or what the mail holds is needed
      * elsewhere: lets go of it, and says from and all that is due again before deliver(). */
     void (*restart)(nssmtpd_transaction_t *t);
-    /* The mail is over, delivered or not, or goes another way since nobody was taken here. Called once
-     * if rcpt() or deliver() ever was. */
+    /* The mail is over, delivered or not, or goes another way since nobody was taken here.
+     * Called once if rcpt() or deliver() ever was. */
     void (*end)(nssmtpd_transaction_t *t);
     /* rcpt(), flow() and deliver() may wait for somebody. */
     int blocks;
