@@ -211,14 +211,20 @@ subtest 'when' => sub {
 
 subtest 'wrong passwords' => sub {
     plan tests => 19;
-    my $from = address();
-    my $c = client('clear', local => $from);
-    my $start = time;
-    is answer($c, 'AUTH PLAIN ' . plain('alice', 'wrong')), '535 5.7.8', 'wrong';
-    cmp_ok time - $start, '<', 0.4, 'at once';
-    is as($c, 'alice'), '454 4.7.0', 'then even the right one has to wait';
-    is as(client('clear', local => $from), 'alice'), '454 4.7.0', 'in another session of the address, too';
-    is as(tls('mail', local => $from), 'bob'), '454 4.7.0', 'and at another host, for another user';
+    my ($from, $start, $c, $took, @said);
+    for (1 .. 20) { # on a busy machine the half second may be over before all have asked
+        ($from, $start) = (address(), time);
+        $c = client('clear', local => $from);
+        @said = answer($c, 'AUTH PLAIN ' . plain('alice', 'wrong'));
+        $took = time - $start;
+        push @said, as($c, 'alice'), as(client('clear', local => $from), 'alice'), as(tls('mail', local => $from), 'bob');
+        last if time - $start < 0.4;
+    }
+    is $said[0], '535 5.7.8', 'wrong';
+    cmp_ok $took, '<', 0.4, 'at once';
+    is $said[1], '454 4.7.0', 'then even the right one has to wait';
+    is $said[2], '454 4.7.0', 'in another session of the address, too';
+    is $said[3], '454 4.7.0', 'and at another host, for another user';
     is as(client('clear'), 'alice'), '235 2.7.0', 'another address does not';
     is persist($c, 'AUTH PLAIN ' . plain('nobody there', 'x')), '535 5.7.8', 'an unknown user, later';
     cmp_ok time - $start, '>=', 0.5, 'after half a second';

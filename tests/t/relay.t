@@ -246,7 +246,7 @@ subtest 'stalled clients hold no relay connection' => sub {
     is_deeply \@codes, [(250) x $many], "$many clients stall after an accepted RCPT";
     my $start = time;
     is $warm->mail('swift@from.test', 'a@to.test', $MESSAGE), $codes[0], 'the next mail is taken';
-    cmp_ok time - $start, '<', 1, 'in less than a second';
+    cmp_ok time - $start, '<', 4, 'without waiting for them';
     cmp_ok scalar(grep { $_->{end} eq 'open' } $relay->connections), '<=', 4, 'max=4 is kept';
     my @chosen = (1, 2, 5, 8, $many);
     is join(' ', map { $stalled[$_ - 1]->data($MESSAGE) } @chosen), '250 250 250 250 250',

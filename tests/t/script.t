@@ -16,7 +16,7 @@ plan tests => 21;
 my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
 my $closed = FreePort::pick();
-my $deadlines = "SmtpdTimeout connect=1 relay=1 dot=1\n";
+my $deadlines = "SmtpdTimeout connect=2 relay=2 dot=2\n";
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\n$deadlines";
 my $h = ScriptedHttpd->new(
     modules => [qw(authn_file authz_user)],

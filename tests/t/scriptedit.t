@@ -15,7 +15,7 @@ my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $relay = FakeRelay->new;
 my $other = FakeRelay->new;
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\n"
-    . "SmtpdTimeout connect=2 relay=2 dot=2\nSmtpdMaxRecipients 5\nSmtpdMaxErrors 1000\n";
+    . "SmtpdTimeout connect=10 relay=10 dot=10\nSmtpdMaxRecipients 5\nSmtpdMaxErrors 1000\n";
 my $old = FakeRelay->new('8bitmime' => 0);
 my $h = ScriptedHttpd->new(modules => ['proxy'], hosts => {
     fake => $to_relay,

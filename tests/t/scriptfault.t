@@ -28,7 +28,7 @@ END
 my $relay = FakeRelay->new;
 my $discard = "SmtpdRelay discard:\nSmtpdMaxErrors 1000\n";
 my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disablereuse=on\nSmtpdMaxErrors 1000\n";
-my $limits = "SmtpdTimeout script=1 connect=2 relay=2 dot=2\nSmtpdScriptMemory 4M\n";
+my $limits = "SmtpdTimeout script=1 connect=10 relay=10 dot=10\nSmtpdScriptMemory 4M\n";
 my $ask = "${discard}SmtpdNameServer 127.0.0.1:" . $dns->port . "\n";
 
 sub filtered { return "$to_relay${limits}SmtpdReceived off\n<Location /smtp/data>\nSetInputFilter $_[0]\n</Location>\n" }

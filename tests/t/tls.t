@@ -319,7 +319,7 @@ subtest 'slow handshakes' => sub {
     for my $i (1 .. 5) {
         my $start = time;
         my $c = SMTPClient->new(port => $few->port('mail'));
-        cmp_ok time - $start, '<', 1, "client $i is greeted within a second";
+        cmp_ok time - $start, '<', 4, "client $i is greeted without waiting for them";
         $start = time;
         is eval { TLSClient->new(port => $few->port($i % 2 ? 'mail' : 'implicit'), implicit => !($i % 2))
             ->mail('a@b.test', mailbox() . '@d.test', "x\r\n") } // $@, 250, "and one sends by TLS";
