@@ -322,30 +322,36 @@ static int connect_backend(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
     return set_up(u);
 }
 
-/* 1 if the relay says nothing and has not left. */
-static int is_silent(apr_socket_t *socket)
-{
-    struct pollfd pfd = { -1, POLLIN, 0 };
-
-    apr_os_sock_get(&pfd.fd, socket);
-    return poll(&pfd, 1, 0) == 0;
-}
-
-/* A connection that another mail has used; what came before the first is done. */
-static int use_pooled(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
+/* A connection that another mail has used; what came before the first is done. NULL: a new one. */
+static nssmtpd_link_t *pooled(const proxy_conn_rec *backend)
 {
     void *link = NULL;
 
-    if (!backend->sock || !backend->connection) {
-        return 0;
+    if (backend->sock && backend->connection) {
+        apr_pool_userdata_get(&link, LINK_KEY, backend->scpool);
     }
-    apr_pool_userdata_get(&link, LINK_KEY, backend->scpool);
-    u->link = link;
-    if (link) { /* mod_proxy binds TLS to this use of the connection again */
+    return link;
+}
+
+static int use_pooled(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
+{
+    u->link = pooled(backend);
+    if (u->link) { /* mod_proxy binds TLS to this use of the connection again */
         nssmtpd_proxy.connection_create(NSSMTPD_PROXY_FUNCTION, backend, NULL,
                                         u->t->r->server);
     }
-    return link != NULL;
+    return u->link != NULL;
+}
+
+/* 1 if it says nothing and has not left: else an idle 421 lies unread, or worse. */
+static int is_silent(nssmtpd_upstream_t *u, proxy_conn_rec *backend)
+{
+    int is_quiet;
+
+    u->link = pooled(backend);
+    is_quiet = u->link && nssmtpd_upstream_is_quiet(u);
+    u->link = NULL;
+    return is_quiet;
 }
 
 static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
@@ -368,10 +374,10 @@ static int use_worker(nssmtpd_upstream_t *u, char *url, int fresh)
                                                                   : SMTP_REPLY_RELAY_UNREACHABLE);
         return 0;
     }
-    if (fresh || (backend->sock && !is_silent(backend->sock))) {
-        backend->close = 1; /* an idle 421 lies unread, or the relay has left */
-    }
     backend->is_ssl = backend->connection && ap_ssl_conn_is_ssl(backend->connection);
+    if (fresh || (backend->sock && !is_silent(u, backend))) {
+        backend->close = 1;
+    }
     if (nssmtpd_proxy.determine_connection(r->pool, r, nssmtpd_proxy_conf(r->server), u->worker,
                                            backend, &uri, &url, NULL, 0, port, sizeof(port))
         != OK) {

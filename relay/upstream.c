@@ -372,17 +372,17 @@ int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u)
     proxy_conn_rec *backend = u->link->backend;
     struct pollfd pfd = { -1, POLLIN, 0 };
 
-    apr_os_sock_get(&pfd.fd, backend->sock);
     if (!APR_BRIGADE_EMPTY(u->link->in)) {
         return 0;
     }
-    if (poll(&pfd, 1, 0) == 0) {
-        return 1;
+    if (!backend->is_ssl) {
+        apr_os_sock_get(&pfd.fd, backend->sock);
+        return poll(&pfd, 1, 0) == 0;
     }
-    /* TLS has words of its own, such as session tickets. */
-    return backend->is_ssl
-           && APR_STATUS_IS_EAGAIN(ap_get_brigade(backend->connection->input_filters, u->link->in,
-                                                  AP_MODE_READBYTES, APR_NONBLOCK_READ, 8192))
+    /* TLS has words of its own, such as session tickets, and filters that have taken from the socket
+     * what nobody has read yet: it would not show. */
+    return APR_STATUS_IS_EAGAIN(ap_get_brigade(backend->connection->input_filters, u->link->in,
+                                               AP_MODE_READBYTES, APR_NONBLOCK_READ, 8192))
            && APR_BRIGADE_EMPTY(u->link->in);
 }
 

@@ -84,6 +84,7 @@ my %relay = (
     forget_auth => TLSRelay->new(%auth, clear => ['SIZE 100000', 'AUTH PLAIN LOGIN'], tls => []),
     reuse      => TLSRelay->new(%auth),
     balanced   => TLSRelay->new(%auth),
+    (map { ("unasked_$_" => TLSRelay->new(pair => $good, unasked => $_)) } qw(data dot)),
 );
 
 sub to {
@@ -113,6 +114,7 @@ my %host = (
     inject_part => to('inject_part') . "SmtpdRelayTLS encrypt\n",
     inject_open => to('inject_open') . "SmtpdRelayTLS encrypt\n",
     forget     => to('forget') . $verify,
+    (map { $_ => to($_) . $verify } qw(unasked_data unasked_dot)),
     balanced   => "SmtpdRelay balancer://pool\nSmtpdRelayCredentials file:$secret_file\n$verify",
 );
 
@@ -224,6 +226,18 @@ subtest 'what came before TLS is not believed' => sub {
     my ($mail) = grep {/^MAIL/} $relay{forget}->lines('tls');
     is $mail, 'MAIL FROM:<a@b.test>', 'without SIZE=';
     kept_back('forget_auth', 'NS0052');
+};
+
+# What OpenSSL has taken from the socket and nobody has read does not show there.
+subtest 'what a relay says unasked is no answer' => sub {
+    plan tests => 6;
+    is deliver('unasked_data'), '451 4.3.5', 'behind its 354: the client hears 451';
+    ok has_ended('unasked_data'), 'the connection is closed';
+    is $relay{unasked_data}->mails, 0, 'without the final dot';
+    my $c = $h->client('unasked_dot');
+    is mail_through($c), '250 2.0.0', 'behind its 250 to the dot: that mail is taken';
+    is mail_through($c), '250 2.0.0', 'and the next';
+    is $relay{unasked_dot}->opened, 2, 'over another connection';
 };
 
 # What an HTTP client reads there.

@@ -11,7 +11,8 @@
 #   $relay->names;                                              # server names of the handshakes
 #   $relay->stop;                                               # also done when the object goes
 #
-# More options: implicit => 1 (TLS from the first octet), starttls => 0 (is not offered, and 502),
+# More options: unasked => 'data' | 'dot' (another 250 behind its reply to that, as a TLS record of its own
+# that comes with the reply's), implicit => 1 (TLS from the first octet), starttls => 0 (is not offered, and 502),
 # inject => bytes (sent behind the 220 of STARTTLS in the same write, before it goes on to the
 # handshake), refuse_auth => reply (to whatever credentials), refuse_starttls => reply, address => other
 # than 127.0.0.1. After its 220 to STARTTLS it can do something else than a handshake:
@@ -25,6 +26,9 @@ use parent 'FakeServer';
 use IO::Select;
 use IO::Socket::SSL;
 use MIME::Base64 qw(decode_base64);
+use Socket qw(IPPROTO_TCP);
+
+use constant TCP_CORK => 3; # Linux
 
 sub new {
     my ($class, %a) = @_;
@@ -106,6 +110,16 @@ sub _secure {
 
 sub _say { my ($self, $c, @lines) = @_; syswrite $c->{socket}, join '', map {"$_\r\n"} @lines; return 1 }
 
+# The reply to a step, and behind it in the same segment what nobody has asked for.
+sub _answer {
+    my ($self, $c, $step, $line) = @_;
+    return $self->_say($c, $line) if ($self->{unasked} // '') ne $step;
+    setsockopt $c->{socket}, IPPROTO_TCP, TCP_CORK, 1;
+    $self->_say($c, $_) for $line, '250 2.0.0 unasked';
+    setsockopt $c->{socket}, IPPROTO_TCP, TCP_CORK, 0;
+    return 1;
+}
+
 # Takes what has come. False: the connection is at its end.
 sub _read {
     my ($self, $c) = @_;
@@ -127,7 +141,7 @@ sub _take {
         return 1 if $line ne '.';
         $c->{state} = 'command';
         $self->_note($c, 'mail');
-        return $self->_say($c, '250 2.0.0 taken');
+        return $self->_answer($c, 'dot', '250 2.0.0 taken');
     }
     $self->_note($c, $c->{kind}, $line);
     return $self->_login($c, $line) if $c->{state} ne 'command';
@@ -199,7 +213,7 @@ sub _judge {
     return $self->_say($c, $right ? '235 2.7.0 welcome' : '535 5.7.8 wrong');
 }
 
-sub _on_data { my ($self, $c) = @_; $c->{state} = 'data'; return $self->_say($c, '354 go on') }
+sub _on_data { my ($self, $c) = @_; $c->{state} = 'data'; return $self->_answer($c, 'data', '354 go on') }
 sub _on_quit { my ($self, $c) = @_; $self->_say($c, '221 2.0.0 bye'); return 0 }
 
 1;
