@@ -258,6 +258,9 @@ const char *nssmtpd_call_set_reply(nssmtpd_call_t *call, const char *text, apr_s
  * is not known. */
 void nssmtpd_call_fail(nssmtpd_call_t *call, const char *reason);
 
+/* The script has nothing to say of the phase, though its caller believes so. */
+void nssmtpd_call_miss(nssmtpd_call_t *call);
+
 /* The envelope. Addresses stand without brackets; "" or "<>" is the null sender. */
 const char *nssmtpd_call_set_from(nssmtpd_call_t *call, const char *address);
 const char *nssmtpd_call_add_rcpt(nssmtpd_call_t *call, const char *address, apr_uint32_t flags,

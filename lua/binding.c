@@ -115,10 +115,29 @@ static int run_guarded(lua_State *L)
     return end_guarded(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, end_guarded), 0);
 }
 
+static int nothing(lua_State *L)
+{
+    (void)L;
+    return 0;
+}
+
+/* A script that has no function error for the phase of that name has Lua's own in its place. */
+static void skip_own_error(lua_State *L, nssmtpd_call_t *call)
+{
+    if (call->phase == NSSMTPD_PHASE_ERROR && lua_iscfunction(L, -2)) {
+        nssmtpd_call_miss(call);
+        lua_pushcfunction(L, nothing);
+        lua_replace(L, -3);
+    }
+}
+
 /* On the stack are the function that is about to be called and its argument. */
 static void guard(lua_State *L)
 {
-    if (nssmtpd_call() && lua_type(L, -2) == LUA_TFUNCTION) {
+    nssmtpd_call_t *call = nssmtpd_call();
+
+    if (call && lua_type(L, -2) == LUA_TFUNCTION) {
+        skip_own_error(L, call);
         lua_pushvalue(L, -2);
         lua_pushcclosure(L, run_guarded, 1);
         lua_replace(L, -3);

@@ -20,6 +20,11 @@ void nssmtpd_call_fail(nssmtpd_call_t *call, const char *reason)
     script->failed = reason ? apr_pstrdup(call->r->pool, reason) : "no reason is known";
 }
 
+void nssmtpd_call_miss(nssmtpd_call_t *call)
+{
+    ((nssmtpd_script_t *)call)->is_missing = 1;
+}
+
 void nssmtpd_failure_log(nssmtpd_script_t *script, const char *reason)
 {
     request_rec *r = script->call.r;

@@ -41,6 +41,7 @@ my $h = ScriptedHttpd->new(modules => [qw(ext_filter)],
         file   => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/policy.lua \$1\n},
         lacks  => qq{${discard}LuaCodeCache stat\nLuaScope thread\nLuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/lacks.lua \$1\n},
         strict => qq{${discard}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/strict.lua \$1\n},
+        own_error => qq{${to_relay}LuaMapHandler "^/smtp/(\\w+)\$" %POLICY%/lacks.lua \$1\n},
         none   => qq{${discard}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/nowhere.lua \$1\n},
         other  => "$discard# LuaMapHandler\n<Location /smtp/rcpt>\nSetHandler nobodys-handler\n</Location>\n",
         lua    => qq{${to_relay}${limits}SmtpdReceived off\nLuaInputFilter luain %POLICY%/filter.lua filter\n}
@@ -168,7 +169,7 @@ subtest 'a script that does not load' => sub {
 };
 
 subtest 'a phase without a function' => sub {
-    plan tests => 4;
+    plan tests => 6;
     $h->script;
     $h->write('lacks.lua', "function helo(r) return apache2.OK end\n-- no rcpt\n");
     is rcpt('lacks'), $fine, 'is no failure';
@@ -176,6 +177,11 @@ subtest 'a phase without a function' => sub {
     my $c = $h->client('lacks');
     is((grep { $c->mail('a@b.test', 'c@d.test', $message) != 250 } 1 .. 20), 0, 'mails go') or diag $c->text;
     cmp_ok scalar $h->logged(qr/AH02331: .*'rcpt'/), '<=', 1, 'asked of mod_lua once in a child';
+    $relay->script({ rcpt => [[reply => '550 5.1.1 nobody']] });
+    $h->script;
+    is rcpt('own_error'), '550 5.1.1 nobody', "nor is Lua's own error() a script's for its phase";
+    is join("\n", $h->logged(qr/NS0057/)), '', 'and nothing is said of it';
+    $relay->script({});
     $h->write('lacks.lua', "function rcpt(r) r:puts('550 5.1.1 There it is') return apache2.OK end\n");
     ok wait_for { rcpt('lacks') eq '550 5.1.1 There it is' }, 'works once the file has it';
 };
