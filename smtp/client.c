@@ -246,7 +246,8 @@ void smtp_client_take_capabilities(smtp_client_t *cl, const smtp_reply_t *reply)
  * no reason to bounce somebody's mail. */
 static int is_about_session(int code)
 {
-    static const short codes[] = { 500, 501, 502, 503, 504, 521, 530, 534, 535, 538, 555 };
+    static const short codes[] = { 500, 501, 502, 503, 504, 521, 523,
+                                   524, 530, 534, 535, 538, 555 };
     apr_size_t i;
 
     for (i = 0; i < sizeof(codes) / sizeof(*codes); i++) {
