@@ -54,6 +54,7 @@ static void forget(envelope_t *e)
     int i;
 
     e->has_mail = 0;
+    e->u.is_early = 0;
     e->message = (nssmtpd_message_t){ 0 };
     if (e->has_part && !e->refusal) {
         e->refusal = smtp_reply(SMTP_REPLY_RELAY_LOST); /* the rest alone is no message */
@@ -293,11 +294,28 @@ static const smtp_reply_t *rcpt(nssmtpd_transaction_t *t, const nssmtpd_rcpt_t *
 
 /* The message */
 
+/* 1 if the relay has taken everybody who is to have the mail, and somebody is. */
+static int all_are_told(const envelope_t *e)
+{
+    int i, n = 0;
+
+    for (i = 0; i < e->u.t->rcpts->nelts; i++) {
+        const nssmtpd_rcpt_t *rcpt = rcpt_at(e, i);
+
+        if (nssmtpd_rcpt_is_due(rcpt)) {
+            if (!rcpt->is_told) {
+                return 0;
+            }
+            n++;
+        }
+    }
+    return n > 0;
+}
+
 /* 1 if the relay has all that it must have heard before DATA. */
 static int is_ready(envelope_t *e)
 {
-    return e->u.link && e->has_mail && !e->mail_refusal && !e->replay_refused
-           && make_batch(e, NULL)->nelts == 0
+    return e->u.link && e->has_mail && !e->mail_refusal && !e->replay_refused && all_are_told(e)
            && (e->u.link->client.capabilities & SMTP_CAN_8BITMIME)
            && nssmtpd_upstream_is_quiet(&e->u);
 }

@@ -9,7 +9,7 @@ use ScriptedHttpd;
 use TestHost qw(slurp);
 use Test::More;
 
-plan tests => 18;
+plan tests => 19;
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
 my $relay = FakeRelay->new;
@@ -19,6 +19,7 @@ my $to_relay = 'SmtpdRelay smtp://127.0.0.1:' . $relay->port . " retry=0 disable
 my $old = FakeRelay->new('8bitmime' => 0);
 my $h = ScriptedHttpd->new(modules => ['proxy'], hosts => {
     fake => $to_relay,
+    flows => qq{${to_relay}LuaMapHandler "^/smtp/(rcpt)\$" %POLICY%/phases.lua \$1\n}, # nobody judges the message
     old  => 'SmtpdRelay smtp://127.0.0.1:' . $old->port . "\n",
     few  => $to_relay =~ s/retry=0/retry=0 max=1/r, # a kept connection would be all of them
     routed => "${to_relay}SmtpdTrustedClients none\nSmtpdRelayDomains here.test there.test:127.0.0.1:"
@@ -444,6 +445,25 @@ subtest 'a large message, spooled to a file' => sub {
     submit();
     my $none = 'messages are not shown to scripts here (fastproxy)';
     is_deeply [$h->said], [['data', undef, $none], ['data', undef, $none], ['data', 0]], 'fastproxy hides it';
+};
+
+# The relay has refused the one that it was asked about, so it must hear no DATA.
+subtest 'a message that could flow, for nobody' => sub {
+    plan tests => 3;
+    $relay->script({ rcpt => [[reply => '550 5.1.1 nobody']], data => [[reply => '554 5.5.1 no valid recipients']] });
+    for my $size (20, 800_000) {
+        $h->script;
+        my $c = $h->client('flows');
+        my @codes = $c->pipeline('MAIL FROM:<a@b.test>', 'RCPT TO:<bad@d.test>');
+        $h->script(rcpt => 's:setflag(-1, "delivered")');
+        push @codes, $c->cmd('RCPT TO:<keep@d.test>');
+        is join(' ', @codes, $c->data("Subject: x\r\n\r\n" . ('x' x 70 . "\r\n") x ($size / 72))), '250 550 250 250',
+            "of $size octets: taken, since the script has delivered it";
+    }
+    $h->script(rcpt => 's:setflag(-1, "delivered")');
+    my ($codes) = submit(host => 'flows', message => join('', ('x' x 70 . "\r\n") x 12000), nothing => 1);
+    is $codes, '250 250 250', 'nobody else was named';
+    $relay->script({});
 };
 
 subtest 'edits of an envelope whose relay has left meanwhile' => sub {
