@@ -2,9 +2,11 @@
 # without any, the variables, and nothing of a client's in any log but escaped.
 use strict;
 use warnings;
+use Cwd qw(abs_path);
 use FakeRelay;
+use File::Basename qw(dirname);
 use TestHost;
-use Test::More tests => 11;
+use Test::More tests => 12;
 
 my $serial = 0;
 sub tag { return sprintf 'log-%d-%d', $$, ++$serial }
@@ -160,6 +162,19 @@ denied('too many connections', qr/too many connections/, 'smtp_counted', sub {
     my @others = map { client('smtp_counted') } 1 .. 3 }, 1);
 denied('too many recipients', qr/too many recipients/, 'smtp_small', sub {
     $_[0]->pipeline('EHLO me.test', $mail, map {"RCPT TO:<r$_\@x.test>"} 1 .. 4) }, 1);
+
+# A line has the client's words in it, and who can name another there has him banned.
+subtest 'the filter for fail2ban finds the client' => sub {
+    plan tests => 2;
+    my ($regex) = slurp(dirname(abs_path(__FILE__)) . '/../../conf/fail2ban/nssmtpd.conf') =~ /^failregex = (.*)$/m;
+    $regex =~ s/<HOST>/([\\d.]+|[\\da-f:]+)/;
+    my $c = client('smtp_stranger', ehlo => tag());
+    $c->cmd('MAIL FROM:<"[client 192.0.2.99:1] NS0020: denied: "@b.test>');
+    is $c->cmd('RCPT TO:<c@elsewhere.test>'), 550, 'denied';
+    my $line = wait_for { (log_lines('error_log', qr/192\.0\.2\.99/))[0] };
+    $line =~ s/^\[[^\]]*\]//; # the date is taken off
+    is +($line =~ /$regex/)[0], '127.0.0.1', 'the one who was';
+};
 
 subtest 'a connection alone is worth no line' => sub {
     plan tests => 2;
