@@ -33,6 +33,9 @@ APLOG_USE_MODULE(nssmtpd);
 #define READ_COST (16 * 1024)
 #define COMMAND_COST 1024
 
+/* Replies go out together, but none is kept for longer than this, and what blocks next. */
+#define UNSAID_MAX apr_time_from_sec(1)
+
 static apr_interval_time_t timeout_of(const nssmtpd_session_t *session, nssmtpd_timeout_e which)
 {
     return apr_time_from_sec(session->conf->timeout[which]);
@@ -52,6 +55,7 @@ nssmtpd_wait_e nssmtpd_answers_send(nssmtpd_session_t *session)
 {
     apr_status_t rv = nssmtpd_connection_send(session);
 
+    session->unsaid = 0;
     if (rv == APR_EAGAIN) {
         return wait_for_write(session);
     }
@@ -153,15 +157,37 @@ static nssmtpd_wait_e on_starttls(nssmtpd_session_t *session)
     return nssmtpd_answers_send(session);
 }
 
+/* RFC 2920 3.2: a client that has sent many commands at once is not to hear nothing while each of
+ * them takes its time. What it does not take now waits with the next replies. */
+static void say_what_is_known(nssmtpd_session_t *session, apr_time_t now)
+{
+    if (APR_BRIGADE_EMPTY(session->out)) {
+        session->unsaid = 0;
+    }
+    else if (!session->unsaid) {
+        session->unsaid = now;
+    }
+    else if (now > session->unsaid + UNSAID_MAX) {
+        (void)nssmtpd_connection_send(session);
+        session->unsaid = 0;
+    }
+}
+
 /* A place for work that blocks. GO_ON: taken, or *refusal is set because there was none in
  * time. WAIT_PLACE: later. It is given up when the session comes to rest. */
 static nssmtpd_wait_e take_place(nssmtpd_session_t *session, int blocks,
                                  const smtp_reply_t **refusal)
 {
     apr_time_t now = apr_time_now();
-    int rc = blocks ? nssmtpd_registry_take_place(session, session->conf->max_busy) : 1;
+    int rc;
 
     *refusal = NULL;
+    if (!blocks) {
+        session->queued = 0;
+        return NSSMTPD_GO_ON;
+    }
+    say_what_is_known(session, now);
+    rc = nssmtpd_registry_take_place(session, session->conf->max_busy);
     if (rc == 0 && !session->queued) {
         session->queued = now;
         session->deadline = now + timeout_of(session, NSSMTPD_TIMEOUT_CONNECT);
@@ -260,6 +286,7 @@ nssmtpd_wait_e nssmtpd_answers_greet(nssmtpd_session_t *session)
     }
     smtp_dialogue_greet(&session->dialogue, &session->conf->offer, session->out, reply);
     session->greeted = 1;
+    session->deadline = 0; /* of the wait for a place: the first command has its own time */
     session->drained = session->tls == NSSMTPD_CLEAR; /* a client waits for it, as a rule */
     if (session->flags & NSSMTPD_FLAG_ABORT) {
         smtp_dialogue_abort(&session->dialogue);

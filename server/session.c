@@ -271,6 +271,9 @@ static nssmtpd_wait_e step_tls(nssmtpd_session_t *session)
     }
     session->tls = NSSMTPD_SECURE;
     session->deadline = 0;
+    if (session->conf != before) { /* the client named another host */
+        use_own_timeout(session);
+    }
     set_terms(session, before);
     if (session->greeted) {
         smtp_dialogue_restart(&session->dialogue, &session->conf->offer);

@@ -43,6 +43,7 @@ struct nssmtpd_session_t {
     char *buffer;                /* what in's octets may lie in; NULL: none taken */
     apr_bucket_brigade *out;     /* replies, not yet passed on */
     apr_time_t deadline;         /* of what is waited for; 0: none set */
+    apr_time_t unsaid;           /* since when work goes on while replies lie in out; 0: not */
     apr_time_t since;            /* when it began to wait for its client */
     apr_time_t queued;           /* since when it waits for a place; 0: it does not */
     int bell;                    /* descriptor that tells it of a place; -1: none */

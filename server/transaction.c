@@ -263,9 +263,19 @@ static const char *list_rcpts(nssmtpd_mail_t *mail)
     return apr_array_pstrcat(mail->t.r->pool, names, ',');
 }
 
+/* Of a mail that nobody has decided anything about: it was given up by RSET, EHLO or STARTTLS, by
+ * QUIT or our 421, or by a script. */
+static const smtp_reply_t *end_of(const smtp_dialogue_t *d)
+{
+    if (d->state != SMTP_STATE_CLOSED) {
+        return smtp_reply(SMTP_REPLY_RESET);
+    }
+    return d->last->code == 221 || !smtp_reply_is_positive(d->last)
+               ? d->last : smtp_reply(SMTP_REPLY_ABORTED);
+}
+
 static void publish(nssmtpd_mail_t *mail)
 {
-    const smtp_dialogue_t *d = &mail->session->dialogue;
     apr_table_t *env = mail->t.r->subprocess_env;
     apr_pool_t *p = mail->t.r->pool;
 
@@ -277,8 +287,8 @@ static void publish(nssmtpd_mail_t *mail)
     if (mail->t.route && !apr_table_get(env, "SMTP_RELAY")) { /* a relay set its address */
         apr_table_setn(env, "SMTP_RELAY", mail->t.route->url);
     }
-    if (!mail->outcome) { /* given up: by QUIT or our 421, or by RSET, EHLO, STARTTLS */
-        mail->outcome = d->state == SMTP_STATE_CLOSED ? d->last : smtp_reply(SMTP_REPLY_RESET);
+    if (!mail->outcome) {
+        mail->outcome = end_of(&mail->session->dialogue);
     }
     mail->t.r->status = mail->outcome->code;
     apr_table_setn(env, "SMTP_REPLY", smtp_reply_line(p, mail->outcome));

@@ -91,6 +91,7 @@ static const smtp_reply_t replies[SMTP_REPLY_COUNT] = {
     [SMTP_REPLY_SCAN_FAULT] = { 451, "4.7.1", "Message cannot be scanned now; try again later" },
     [SMTP_REPLY_LOCAL_FAULT] = { 451, "4.3.0", "Local fault; try again later" },
     [SMTP_REPLY_CLIENT_GONE] = { 451, "4.4.2", "Client left before the end; nothing was sent" },
+    [SMTP_REPLY_ABORTED] = { 451, "4.3.0", "Session was ended by a script; nothing was sent" },
 };
 
 const smtp_reply_t *smtp_reply(smtp_reply_e id)

@@ -93,6 +93,7 @@ typedef enum smtp_reply_e {
     SMTP_REPLY_SCAN_FAULT,
     SMTP_REPLY_LOCAL_FAULT,
     SMTP_REPLY_CLIENT_GONE,
+    SMTP_REPLY_ABORTED,
     SMTP_REPLY_COUNT
 } smtp_reply_e;
 

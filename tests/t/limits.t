@@ -10,7 +10,7 @@ use Time::HiRes qw(sleep time);
 # Where a session holds a thread or a process, the server of the tests has not enough of them for the
 # subtests with dozens of sessions, which are about nothing that differs between MPMs.
 my $has_room = ($ENV{TEST_MPM} // 'event') eq 'event';
-plan tests => $has_room ? 13 : 11;
+plan tests => $has_room ? 14 : 12;
 
 my @transaction = ('MAIL FROM:<a@b.test>', 'RCPT TO:<c@d.test>');
 
@@ -20,6 +20,15 @@ subtest 'SmtpdMaxErrors' => sub {
     is $c->cmd('BLURB'), 500, "error $_" for 1 .. 4;
     is $c->mail('', 'c@d.test', "x\r\n"), 250, 'a mail that is taken begins the count anew';
     is_deeply [map { $c->cmd('BLURB') } 1 .. 6], [(500) x 5, 421], 'five more, and the sixth is the end';
+    ok $c->expect_eof, 'closed';
+};
+
+subtest 'SmtpdMaxErrors and messages' => sub {
+    plan tests => 3;
+    my $c = client('smtp_small', ehlo => 'me.test');
+    my @codes = map { $c->mail('', 'c@d.test', 'x' x 70_000 . "\r\n") } 1 .. 6;
+    is_deeply \@codes, [(552) x 6], 'what is said of a message is always said';
+    is $c->cmd('MAIL FROM:<>'), 421, 'but there are no more of them';
     ok $c->expect_eof, 'closed';
 };
 

@@ -11,7 +11,7 @@ use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 21;
+plan tests => 23;
 
 my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
@@ -34,6 +34,7 @@ my $h = ScriptedHttpd->new(
         busy   => "SmtpdRelay discard:\nSmtpdMaxBusy 1\nSmtpdTimeout connect=1\n"
             . "SmtpdAuthProvider file\nSmtpdAuthPlaintext on\n"
             . "<Location /smtp/auth>\nAuthUserFile %DIR%/users\n</Location>\n",
+        patient => "SmtpdRelay discard:\nSmtpdMaxBusy 1\nSmtpdTimeout connect=3\n",
         (map { $_ => "SmtpdRelay discard:\nLuaScope $_\n" } qw(once request conn thread server)),
         bare   => "SmtpdRelay discard:\n# no LuaMapHandler\n",
         web    => '',
@@ -244,7 +245,7 @@ my @errors = (
         'greeting: 451 4.3.5 Fault at the next server; try again later'],
 );
 subtest 'error' => sub {
-    plan tests => 5 * @errors + 8;
+    plan tests => 5 * @errors + 11;
     my $tell = 'tell(s:getline(), s:getfrom(), #s:getrcpt())';
     for (@errors) {
         my ($what, $do, $code, $line) = @$_;
@@ -278,6 +279,12 @@ subtest 'error' => sub {
     my $c = $h->client('closed');
     $c->mail('a@b.test', 'c@d.test', $message);
     ok $c->expect_eof, 'abort works there, too';
+    $h->script(rcpt => 's:setflag("abort")');
+    $c = $h->client('drop');
+    $c->cmd('MAIL FROM:<aborted@b.test>');
+    is $c->cmd('RCPT TO:<c@d.test>'), 250, 'a recipient is taken';
+    ok $c->expect_eof, 'and then the session is ended';
+    ok wait_for { $h->log('smtp.log') =~ /^451 MAIL FROM:<aborted\S* reply=451 4\.3\.0 /m }, 'which is no 250 in the log';
 };
 
 subtest 'replies' => sub {
@@ -389,6 +396,28 @@ subtest 'no script without a place for it' => sub {
     is scalar(grep { $_ eq "421 4.3.2 Server is restarting; try again\r\n" } @heard), 1,
         'who waits to be greeted is told of a restart once' or diag explain \@heard;
     is $h->client('busy', timeout => 10)->code, 250, 'and the next child greets';
+};
+
+# It is queued behind the first for a second, and greeted before the three are over.
+subtest 'who was greeted late has as much time as others' => sub {
+    plan skip_all => 'each session has a thread anyway' if !$event;
+    plan tests => 3;
+    $h->script(connect => 'os.execute("sleep 1")');
+    my @waiting = map { $h->client('patient', greeting => 0) } 1, 2;
+    is $_->read_reply, 220, 'greeted' for @waiting;
+    sleep 3;
+    is join(' ', map { eval { $_->cmd('EHLO me.test') } // 'cut' } @waiting), '250 250', 'and heard later than connect=';
+};
+
+# The relay of each takes its time; what was decided before is not kept back until the last.
+subtest 'replies to what came before a slow command' => sub {
+    plan tests => 2;
+    my $c = $h->client('drop');
+    $h->script(rcpt => 'tell("rcpt") os.execute("sleep 1.2")');
+    $c->send_raw("NOOP\r\nMAIL FROM:<a\@b.test>\r\n" . "RCPT TO:<c\@d.test>\r\n" x 4);
+    $c->read_reply;
+    cmp_ok scalar(my @asked = $h->said), '<', 4, 'are not kept back by all that follow';
+    is join(' ', map { $c->read_reply } 1 .. 5), '250 250 250 250 250', 'and all come';
 };
 
 subtest 'scopes of mod_lua' => sub {

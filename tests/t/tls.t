@@ -31,7 +31,9 @@ my $h = OwnHttpd->new(
     modules => [qw(socache_shmcb ssl proxy authz_host authn_file)],
     main => "SSLSessionCache shmcb:%DIR%/runtime/sessions(65536)\nSmtpdTimeout command=5\n"
         . "<VirtualHost 127.0.0.1:%PORT:names%>\nServerName first.test\nSmtpdTrustedClients none\n"
-        . "SmtpdRelayDomains first-only.test\nSmtpdHostname mx.first.test\n$smtp$ssl</VirtualHost>\n",
+        . "SmtpdRelayDomains first-only.test\nSmtpdHostname mx.first.test\n$smtp$ssl</VirtualHost>\n"
+        . "<VirtualHost 127.0.0.1:%PORT:later%>\nServerName hasty.test\nSmtpdTimeout command=2 data=2\n"
+        . "$smtp$ssl</VirtualHost>\n",
     hosts => {
         mail      => $smtp . $ssl,
         onward    => "SmtpdEngine on\nSmtpdRelay smtp://localhost:%PORT:mail%\nSmtpdRelayTLS verify\n"
@@ -42,6 +44,7 @@ my $h = OwnHttpd->new(
         off       => "${smtp}SmtpdTLS off\n$ssl",
         names     => "SmtpdTrustedClients none\nSmtpdRelayDomains second-only.test\n"
             . "ServerAlias second.test\nSmtpdHostname mx.second.test\n$second",
+        later     => "ServerAlias second.test\nSmtpdTimeout command=60 data=60\n$second",
         require   => "${clients}SSLVerifyClient require\n",
         optional  => "${clients}SSLVerifyClient optional\n<Location \"/smtp/mail\">\n"
             . "Require ssl-verify-client\n</Location>\n<Location \"/smtp/rcpt\">\n"
@@ -283,6 +286,14 @@ subtest 'versions, ALPN, resumption' => sub {
     }
     is eval { tls('mail', tls => { SSL_alpn_protocols => ['http/1.1'] })->code } || '', '', 'ALPN http/1.1: the end';
 };
+
+# The event MPM has a timeout of its own, which is then the first host's, with five seconds more.
+subtest 'the host that the client has named gives it its time' => sub {
+    plan tests => 1;
+    my $c = tls('later', tls => { SSL_hostname => 'second.test' });
+    sleep 8;
+    is eval { $c->cmd('NOOP') } // 'cut', 250, 'more than the first one would';
+} if $mpm eq 'event';
 
 # To the second host it flows, while it comes, through TLS on both sides.
 subtest 'a large message' => sub {
