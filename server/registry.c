@@ -23,9 +23,9 @@ APLOG_USE_MODULE(nssmtpd);
  * look without, and others only turn the wish into a place. */
 enum { NO_PLACE, IN_QUEUE, HAS_PLACE };
 
-/* How a session waits for its client: somebody must wake it, and maybe did so to have its client
- * told that the child stops; or its thread stays and soon sees itself what there is to see. */
-enum { NOT_WAITING, TO_BE_WOKEN, TO_BE_TOLD, BACK_SOON };
+/* How a session waits for its client: somebody must wake it, and did so for its deadline, or to have
+ * its client told that the child stops; or its thread stays and soon sees itself what there is. */
+enum { NOT_WAITING, TO_BE_WOKEN, WOKEN, TO_BE_TOLD, BACK_SOON };
 
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
@@ -149,9 +149,9 @@ static void ring_bell(const nssmtpd_session_t *session)
 }
 
 /* The socket's owner does not touch it while it waits, and leaves the ring first. */
-static void wake(nssmtpd_session_t *session)
+static void wake(nssmtpd_session_t *session, int by_bell)
 {
-    if (session->place == IN_QUEUE || session->parked >= 0) {
+    if (by_bell) {
         ring_bell(session);
         return;
     }
@@ -171,19 +171,31 @@ static void say_421(nssmtpd_session_t *session)
     }
 }
 
+/* What to wake it for, if anything. */
+static apr_uint32_t reason_to_wake(const nssmtpd_session_t *session, apr_time_t now)
+{
+    if (is_due(session, now)) {
+        return TO_BE_TOLD;
+    }
+    return session->deadline && session->deadline < now ? WOKEN : NOT_WAITING;
+}
+
+/* A client or a place may take it up at any moment, so it is looked at before it is ours. */
 static void attend_to(nssmtpd_session_t *session, apr_time_t now)
 {
-    if (apr_atomic_read32(&session->waiting) != TO_BE_WOKEN) {
+    apr_uint32_t waiting = apr_atomic_read32(&session->waiting);
+    apr_uint32_t reason = reason_to_wake(session, now);
+    int by_bell = session->place == IN_QUEUE || session->parked >= 0;
+
+    if (waiting != TO_BE_WOKEN || reason == NOT_WAITING
+        || apr_atomic_cas32(&session->waiting, reason, TO_BE_WOKEN) != TO_BE_WOKEN) {
         return;
     }
-    if (is_due(session, now)) {
-        if (apr_atomic_cas32(&session->waiting, TO_BE_TOLD, TO_BE_WOKEN) == TO_BE_WOKEN) {
-            wake(session);
-        }
+    if (reason == TO_BE_TOLD && !session->idle) { /* it has begun a mail in between */
+        apr_atomic_cas32(&session->waiting, TO_BE_WOKEN, TO_BE_TOLD);
+        return;
     }
-    else if (session->deadline && session->deadline < now) {
-        wake(session);
-    }
+    wake(session, by_bell);
 }
 
 /* With the mutex. */
