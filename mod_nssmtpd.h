@@ -75,7 +75,8 @@ typedef struct nssmtpd_route_t {
     const nssmtpd_delivery_t *delivery; /* provider of its scheme */
     int is_default;                     /* SmtpdRelay's, not one of SmtpdRelayDomains */
     int at_run_time;                    /* made in a child: no directive names it */
-    void *baton;                        /* the provider's own */
+    void *baton;                        /* the provider's own; with the same URL and baton, if it
+                                         * has one, two routes lead to the same place */
 } nssmtpd_route_t;
 
 typedef struct nssmtpd_rcpt_t {

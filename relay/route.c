@@ -217,8 +217,9 @@ static const char *make_worker(nssmtpd_relay_t *relay, server_rec *s, apr_pool_t
                : "mod_proxy cannot make a worker for it; its own line in the error log says why";
 }
 
-/* What the configuration says of the same relay holds at run time too, and its connections
- * are the same ones. Not where there are credentials: those are for whom they were given. */
+/* Routes to the same relay share it, for its connections are the same ones; what the configuration
+ * says of it holds at run time too. Not where there are credentials: those are for whom they were
+ * given. */
 static nssmtpd_relay_t *find_configured(const nssmtpd_relay_t *relay, const server_rec *s)
 {
     nssmtpd_relay_t *known = configured;
@@ -236,6 +237,7 @@ static const char *configure_url(nssmtpd_route_t *route, nssmtpd_relay_t *relay,
 {
     target_t target;
     const char *wrong = parse(pool, route->url, relay, &target);
+    nssmtpd_relay_t *known;
 
     route->url = wrong ? "" : apr_psprintf(pool, "%s:%d", target.host, target.port);
     if (!wrong) {
@@ -245,33 +247,37 @@ static const char *configure_url(nssmtpd_route_t *route, nssmtpd_relay_t *relay,
         return wrong;
     }
     relay->name = worker_name(pool, relay, &target);
+    if ((known = find_configured(relay, s))) {
+        route->baton = known;
+    }
     if (!route->at_run_time) {
         return configure_worker(route, relay, s, pool, ptemp);
     }
-    route->baton = find_configured(relay, s);
-    if (!route->baton) {
-        route->baton = relay;
-        wrong = make_worker(relay, s, pool, ptemp);
-    }
-    return wrong;
+    return known ? NULL : make_worker(relay, s, pool, ptemp);
 }
 
 static const char *configure_cluster(nssmtpd_route_t *route, nssmtpd_relay_t *relay,
                                      server_rec *s, apr_pool_t *pool, apr_pool_t *ptemp)
 {
-    const char *wrong;
+    nssmtpd_relay_t *known;
+    const char *wrong = NULL;
 
     relay->name = route->url;
     relay->socket = "";
     if (*route->params) {
         return "balancer:// takes no parameters here; ProxySet in its <Proxy> section does";
     }
-    if (route->at_run_time) {
-        route->baton = find_configured(relay, s);
-        return route->baton ? NULL : "at run time there are only balancers that SmtpdRelay or "
-                                     "SmtpdRelayDomains has named, and no credentials";
+    if (!route->at_run_time) {
+        wrong = nssmtpd_policy_set(relay, route->is_default, s, pool);
     }
-    wrong = nssmtpd_policy_set(relay, route->is_default, s, pool);
+    if (!wrong && (known = find_configured(relay, s))) {
+        route->baton = known;
+        return NULL;
+    }
+    if (route->at_run_time) {
+        return "at run time there are only balancers that SmtpdRelay or SmtpdRelayDomains has "
+               "named, and no credentials";
+    }
     return wrong ? wrong : configure_balancer(relay, s, ptemp);
 }
 
@@ -322,7 +328,7 @@ const char *nssmtpd_route_configure(nssmtpd_route_t *route, server_rec *s, apr_p
     relay->is_balancer = strncasecmp(route->url, "balancer://", 11) == 0;
     wrong = relay->is_balancer ? configure_cluster(route, relay, s, pool, ptemp)
                                : configure_url(route, relay, s, pool, ptemp);
-    if (!wrong && !route->at_run_time) {
+    if (!wrong && !route->at_run_time && route->baton == relay) {
         remember(relay, pool);
     }
     return wrong;

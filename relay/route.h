@@ -6,7 +6,7 @@
 #include "mod_nssmtpd.h"
 #include "relay/proxy.h"
 
-/* One relay of one server. After the fork each child counts for itself. */
+/* One relay of one server, of one route or more. After the fork each child counts for itself. */
 typedef struct nssmtpd_relay_t {
     struct nssmtpd_relay_t *next; /* of the configuration */
     const server_rec *server;

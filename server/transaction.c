@@ -121,9 +121,16 @@ static int has_taken(const nssmtpd_mail_t *mail)
     return 0;
 }
 
+/* Two routes of one provider's may lead to the same place. */
+static int is_same_way(const nssmtpd_route_t *a, const nssmtpd_route_t *b)
+{
+    return a == b || (a->delivery == b->delivery && a->baton && a->baton == b->baton
+                      && strcmp(a->url, b->url) == 0);
+}
+
 int nssmtpd_transaction_may_go(const nssmtpd_mail_t *mail, const nssmtpd_route_t *route)
 {
-    return !mail->t.route || mail->t.route == route || !has_taken(mail);
+    return !mail->t.route || is_same_way(mail->t.route, route) || !has_taken(mail);
 }
 
 static void end_delivery(nssmtpd_mail_t *mail)
@@ -147,7 +154,10 @@ int nssmtpd_transaction_go(nssmtpd_mail_t *mail, const nssmtpd_route_t *route)
     if (!nssmtpd_transaction_may_go(mail, route)) {
         return 0;
     }
-    if (mail->t.route && mail->t.route != route) {
+    if (mail->t.route && is_same_way(mail->t.route, route)) {
+        return 1;
+    }
+    if (mail->t.route) {
         leave_route(mail);
     }
     mail->t.route = route;

@@ -293,6 +293,17 @@ subtest 'routes' => sub {
     like log_line('r2@from.test'), qr/ relay="[^"]*127\.0\.0\.1:$ENV{FAKE_RELAY2_PORT}/, 'which the log has';
 };
 
+subtest 'two routes to one relay are one way' => sub {
+    plan tests => 4;
+    my $two = relay2();
+    my $c = client('smtp_routes', ehlo => 'me.test');
+    is_deeply [$c->pipeline('MAIL FROM:<both@from.test>', 'RCPT TO:<a@there.test>', 'RCPT TO:<b@beside.test>')],
+        [250, 250, 250], 'a recipient of each';
+    is $c->data($MESSAGE), 250, 'the mail';
+    is_deeply [map {"@{ $_->{rcpts} }"} $two->mails_when(1)], ['a@there.test b@beside.test'], 'arrives once';
+    is scalar($two->connections), 1, 'over one connection';
+};
+
 # Else nobody behind a recipient whose relay is down would ever get the mail.
 for (['refuses', '550 5.1.1 no', script => { rcpt => [[reply => '550 5.1.1 no']] }], ['is down', '451 4.4.1 ']) {
     my ($what, $reply, @one) = @$_;
