@@ -29,9 +29,19 @@ enum { NOT_WAITING, TO_BE_WOKEN, WOKEN, TO_BE_TOLD, BACK_SOON };
 
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
-static nssmtpd_session_t *first, *last; /* of the queue for a place */
+static apr_pool_t *pool;
 static int threads_per_child, is_async;
-static apr_uint32_t busy, staying;
+static apr_uint32_t busy, staying; /* threads: with a place of whatever kind, and between commands */
+
+/* The places of all hosts that allow that many, and the queue for them. Others have their own, or
+ * the waiting clients of a host that allows few would hold up everybody. */
+struct nssmtpd_places_t {
+    struct nssmtpd_places_t *next;
+    apr_int64_t max;
+    apr_int64_t taken;
+    nssmtpd_session_t *first, *last;
+};
+static struct nssmtpd_places_t *places;
 static volatile apr_uint32_t stopping;
 static volatile apr_time_t grace_ends; /* every idle client is told from then on */
 
@@ -53,7 +63,8 @@ apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
     apr_status_t rv;
 
     APR_RING_INIT(&sessions, nssmtpd_session_t, link);
-    first = last = NULL;
+    pool = p;
+    places = NULL;
     threads_per_child = threads;
     is_async = async;
     stopping = busy = staying = 0;
@@ -325,20 +336,24 @@ static void still_bell(const nssmtpd_session_t *session)
 
 static void leave_queue(nssmtpd_session_t *session)
 {
-    *(session->ahead ? &session->ahead->behind : &first) = session->behind;
-    *(session->behind ? &session->behind->ahead : &last) = session->ahead;
+    struct nssmtpd_places_t *at = session->places;
+
+    *(session->ahead ? &session->ahead->behind : &at->first) = session->behind;
+    *(session->behind ? &session->behind->ahead : &at->last) = session->ahead;
 }
 
 static void enqueue(nssmtpd_session_t *session)
 {
+    struct nssmtpd_places_t *at = session->places;
+
     if (session->place == IN_QUEUE) {
         still_bell(session);
         return;
     }
-    session->ahead = last;
+    session->ahead = at->last;
     session->behind = NULL;
-    *(last ? &last->behind : &first) = session;
-    last = session;
+    *(at->last ? &at->last->behind : &at->first) = session;
+    at->last = session;
     apr_atomic_set32(&session->place, IN_QUEUE);
 }
 
@@ -347,13 +362,36 @@ static apr_uint32_t most_threads(void)
     return (threads_per_child * 3 + 3) / 4;
 }
 
+/* With the mutex. There are as many of them as different values in the configuration. */
+static struct nssmtpd_places_t *places_of(apr_int64_t max)
+{
+    struct nssmtpd_places_t *at = places;
+
+    max = max > 0 ? max : most_threads();
+    while (at && at->max != max) {
+        at = at->next;
+    }
+    if (!at) {
+        at = apr_pcalloc(pool, sizeof(*at));
+        at->max = max;
+        at->next = places;
+        places = at;
+    }
+    return at;
+}
+
 /* With the mutex. 1: it has a place, if only since now. */
 static int take_free(nssmtpd_session_t *session, apr_int64_t max)
 {
-    max = max > 0 ? max : most_threads();
-    if (session->place == NO_PLACE && busy < max && !first) {
-        apr_atomic_set32(&session->place, HAS_PLACE);
-        apr_atomic_inc32(&busy);
+    struct nssmtpd_places_t *at = session->places;
+
+    if (session->place == NO_PLACE) {
+        session->places = at = places_of(max);
+        if (at->taken < at->max && !at->first) {
+            at->taken++;
+            apr_atomic_set32(&session->place, HAS_PLACE);
+            apr_atomic_inc32(&busy);
+        }
     }
     return session->place == HAS_PLACE;
 }
@@ -391,12 +429,13 @@ int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max)
     return rc;
 }
 
-/* The place goes from hand to hand: busy stays what it is. */
-static void hand_on(void)
+/* The place goes from hand to hand: as many are taken as before. */
+static void hand_on(struct nssmtpd_places_t *at)
 {
-    nssmtpd_session_t *next = first;
+    nssmtpd_session_t *next = at->first;
 
     if (!next) {
+        at->taken--;
         apr_atomic_dec32(&busy);
         return;
     }
@@ -419,7 +458,7 @@ void nssmtpd_registry_give_place(nssmtpd_session_t *session)
         leave_queue(session);
     }
     else {
-        hand_on();
+        hand_on(session->places);
     }
     drop_bell(session);
     apr_thread_mutex_unlock(mutex);

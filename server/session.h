@@ -34,6 +34,7 @@ typedef struct nssmtpd_mail_t nssmtpd_mail_t;
 struct nssmtpd_session_t {
     APR_RING_ENTRY(nssmtpd_session_t) link;  /* in the registry */
     nssmtpd_session_t *ahead, *behind;       /* in the registry's queue for a place */
+    struct nssmtpd_places_t *places;         /* which it has one of, or waits for; registry's */
     conn_rec *c;
     apr_socket_t *socket;
     const nssmtpd_config_t *conf;

@@ -5,13 +5,14 @@ use warnings;
 use FakeRelay;
 use FreePort;
 use HTTP::Tiny;
+use IO::Select;
 use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
 use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 23;
+plan tests => 24;
 
 my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
@@ -396,6 +397,19 @@ subtest 'no script without a place for it' => sub {
     is scalar(grep { $_ eq "421 4.3.2 Server is restarting; try again\r\n" } @heard), 1,
         'who waits to be greeted is told of a restart once' or diag explain \@heard;
     is $h->client('busy', timeout => 10)->code, 250, 'and the next child greets';
+};
+
+subtest 'who waits at a host that allows little holds nobody up elsewhere' => sub {
+    plan skip_all => 'each session has a thread anyway' if !$event;
+    plan tests => 4;
+    my ($first, $second, $other) = ((map { $h->client('patient') } 1, 2), $h->client('drop'));
+    $h->script(mail => 'if s:getfrom():find("slow") then tell("here") os.execute("sleep 1.5") end');
+    $first->send_raw("MAIL FROM:<slow\@b.test>\r\n");
+    ok +(wait_for { scalar $h->said }), 'a script has its only place';
+    $second->send_raw("MAIL FROM:<slow\@b.test>\r\n");
+    is $other->cmd('MAIL FROM:<quick@b.test>'), 250, 'a client of another host';
+    ok !IO::Select->new($first->socket)->can_read(0), 'is served meanwhile';
+    is join(' ', map { $_->read_reply } $first, $second), '250 250', 'and these in turn';
 };
 
 # It is queued behind the first for a second, and greeted before the three are over.
