@@ -379,8 +379,8 @@ int nssmtpd_upstream_is_quiet(nssmtpd_upstream_t *u)
         apr_os_sock_get(&pfd.fd, backend->sock);
         return poll(&pfd, 1, 0) == 0;
     }
-    /* TLS has words of its own, such as session tickets, and filters that have taken from the socket
-     * what nobody has read yet: it would not show. */
+    /* TLS has words of its own, such as session tickets, and its filters have taken from the
+     * socket what nobody has read yet: it would not show there. */
     return APR_STATUS_IS_EAGAIN(ap_get_brigade(backend->connection->input_filters, u->link->in,
                                                AP_MODE_READBYTES, APR_NONBLOCK_READ, 8192))
            && APR_BRIGADE_EMPTY(u->link->in);

@@ -23,25 +23,23 @@ APLOG_USE_MODULE(nssmtpd);
  * look without, and others only turn the wish into a place. */
 enum { NO_PLACE, IN_QUEUE, HAS_PLACE };
 
-/* How a session waits for its client: somebody must wake it, and did so for its deadline, or to have
- * its client told that the child stops; or its thread stays and soon sees itself what there is. */
+/* How a session waits for its client: somebody must wake it, and did so for its deadline, or to
+ * have its client told that the child stops; or its thread stays and soon looks itself. */
 enum { NOT_WAITING, TO_BE_WOKEN, WOKEN, TO_BE_TOLD, BACK_SOON };
 
 static APR_RING_HEAD(sessions_t, nssmtpd_session_t) sessions;
 static apr_thread_mutex_t *mutex;
 static apr_pool_t *pool;
 static int threads_per_child, is_async;
-static apr_uint32_t busy, staying; /* threads: with a place of whatever kind, and between commands */
+static apr_uint32_t busy, staying; /* threads with a place of whatever kind; between commands */
 
 /* The places of all hosts that allow that many, and the queue for them. Others have their own, or
  * the waiting clients of a host that allows few would hold up everybody. */
-struct nssmtpd_places_t {
+static struct nssmtpd_places_t {
     struct nssmtpd_places_t *next;
-    apr_int64_t max;
-    apr_int64_t taken;
+    apr_int64_t max, taken;
     nssmtpd_session_t *first, *last;
-};
-static struct nssmtpd_places_t *places;
+} *places;
 static volatile apr_uint32_t stopping;
 static volatile apr_time_t grace_ends; /* every idle client is told from then on */
 
@@ -191,7 +189,7 @@ static apr_uint32_t reason_to_wake(const nssmtpd_session_t *session, apr_time_t 
     return session->deadline && session->deadline < now ? WOKEN : NOT_WAITING;
 }
 
-/* A client or a place may take it up at any moment, so it is looked at before it is ours. */
+/* A client or a place may take it up at any moment, so it is looked at again when it is ours. */
 static void attend_to(nssmtpd_session_t *session, apr_time_t now)
 {
     apr_uint32_t waiting = apr_atomic_read32(&session->waiting);
@@ -202,11 +200,12 @@ static void attend_to(nssmtpd_session_t *session, apr_time_t now)
         || apr_atomic_cas32(&session->waiting, reason, TO_BE_WOKEN) != TO_BE_WOKEN) {
         return;
     }
-    if (reason == TO_BE_TOLD && !session->idle) { /* it has begun a mail in between */
-        apr_atomic_cas32(&session->waiting, TO_BE_WOKEN, TO_BE_TOLD);
-        return;
+    if (reason_to_wake(session, now) == reason) {
+        wake(session, by_bell);
     }
-    wake(session, by_bell);
+    else {
+        apr_atomic_cas32(&session->waiting, TO_BE_WOKEN, reason);
+    }
 }
 
 /* With the mutex. */
@@ -383,12 +382,10 @@ static struct nssmtpd_places_t *places_of(apr_int64_t max)
 /* With the mutex. 1: it has a place, if only since now. */
 static int take_free(nssmtpd_session_t *session, apr_int64_t max)
 {
-    struct nssmtpd_places_t *at = session->places;
-
     if (session->place == NO_PLACE) {
-        session->places = at = places_of(max);
-        if (at->taken < at->max && !at->first) {
-            at->taken++;
+        session->places = places_of(max);
+        if (session->places->taken < session->places->max && !session->places->first) {
+            session->places->taken++;
             apr_atomic_set32(&session->place, HAS_PLACE);
             apr_atomic_inc32(&busy);
         }

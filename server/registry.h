@@ -39,9 +39,10 @@ void nssmtpd_registry_end(void);
 void nssmtpd_registry_sweep(apr_time_t now);
 
 /* Places for long work: what blocks on others, and clients that never pause. There are max
- * of them (SmtpdMaxBusy; 0: three quarters of the threads) for all who ask with the same max, so
- * that some threads are always left for what is short. Who gets none is put in a queue, and session->bell becomes
- * readable when it has one; it must then wait for that (NSSMTPD_WAIT_PLACE).
+ * of them (SmtpdMaxBusy; 0: three quarters of the threads) for all who ask with the same max,
+ * so that some threads are always left for what is short. Who gets none is put in a queue,
+ * and session->bell becomes readable when it has one; it must then wait for that
+ * (NSSMTPD_WAIT_PLACE).
  * Returns 1: it has a place; 0: it is in the queue; -1: not even that can be had now. */
 int nssmtpd_registry_take_place(nssmtpd_session_t *session, apr_int64_t max);
 

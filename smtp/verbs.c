@@ -110,7 +110,7 @@ static const smtp_reply_t *verb_mail(smtp_dialogue_t *d)
     const char *at = d->argument.p, *end = at + d->argument.n;
     const smtp_reply_t *reply;
 
-    if (d->errors > d->offer->max_errors) { /* the last was a message's, whose reply is always said */
+    if (d->errors > d->offer->max_errors) { /* the last was a message's, whose reply was said */
         return smtp_reply(SMTP_REPLY_TOO_MANY_ERRORS);
     }
     memset(&d->mail, 0, sizeof(d->mail));
