@@ -92,6 +92,7 @@ static void set_terms(nssmtpd_session_t *session, const nssmtpd_config_t *before
     smtp_dialogue_t *d = &session->dialogue;
 
     if (!before || conf != before) {
+        use_own_timeout(session);
         session->flags = (apr_uint32_t)conf->flags | nssmtpd_scan_kinds(conf->server);
         session->listed = 0;
         look_up_client(session);
@@ -139,7 +140,6 @@ nssmtpd_session_t *nssmtpd_session_create(conn_rec *c, apr_socket_t *socket,
     session->conf = conf;
     session->in = apr_brigade_create(c->pool, c->bucket_alloc);
     session->out = apr_brigade_create(c->pool, c->bucket_alloc);
-    use_own_timeout(session);
     set_terms(session, NULL);
     nssmtpd_count(NSSMTPD_COUNT_CONNECTIONS, 1);
     if (!take_slot(session)) {
@@ -271,9 +271,6 @@ static nssmtpd_wait_e step_tls(nssmtpd_session_t *session)
     }
     session->tls = NSSMTPD_SECURE;
     session->deadline = 0;
-    if (session->conf != before) { /* the client named another host */
-        use_own_timeout(session);
-    }
     set_terms(session, before);
     if (session->greeted) {
         smtp_dialogue_restart(&session->dialogue, &session->conf->offer);
