@@ -173,8 +173,17 @@ static void say_what_is_known(nssmtpd_session_t *session, apr_time_t now)
     }
 }
 
+/* Nobody hears what is done for it, and others are behind it in the queue. */
+static int is_reset(nssmtpd_session_t *session)
+{
+    int was_reset;
+
+    return nssmtpd_connection_has_left(session, &was_reset) && was_reset;
+}
+
 /* A place for work that blocks. GO_ON: taken, or *refusal is set because there was none in
- * time. WAIT_PLACE: later. It is given up when the session comes to rest. */
+ * time. WAIT_PLACE: later. CLOSE: the client has left meanwhile. It is given up when the session
+ * comes to rest. */
 static nssmtpd_wait_e take_place(nssmtpd_session_t *session, int blocks,
                                  const smtp_reply_t **refusal)
 {
@@ -194,6 +203,10 @@ static nssmtpd_wait_e take_place(nssmtpd_session_t *session, int blocks,
     }
     if (rc == 0 && now < session->deadline) {
         return NSSMTPD_WAIT_PLACE;
+    }
+    if (session->queued && is_reset(session)) {
+        session->eof = 1;
+        return NSSMTPD_CLOSE;
     }
     session->queued = 0;
     if (rc != 1) {

@@ -12,7 +12,7 @@ use ScriptedHttpd;
 use TestHost qw(wait_for);
 use Test::More;
 
-plan tests => 24;
+plan tests => 25;
 
 my $event = ($ENV{TEST_MPM} // 'event') eq 'event'; # there one child has all the places
 my $relay = FakeRelay->new;
@@ -410,6 +410,20 @@ subtest 'who waits at a host that allows little holds nobody up elsewhere' => su
     is $other->cmd('MAIL FROM:<quick@b.test>'), 250, 'a client of another host';
     ok !IO::Select->new($first->socket)->can_read(0), 'is served meanwhile';
     is join(' ', map { $_->read_reply } $first, $second), '250 250', 'and these in turn';
+};
+
+subtest 'who leaves the queue by a reset has no turn' => sub {
+    plan skip_all => 'each session has a thread anyway' if !$event;
+    plan tests => 3;
+    $h->script(mail => 'tell(s:getfrom()) os.execute("sleep 1")');
+    my ($first, $second, $third) = map { $h->client('patient') } 1 .. 3;
+    $first->send_raw("MAIL FROM:<1\@b.test>\r\n");
+    ok +(wait_for { scalar $h->said }), 'a script has the only place';
+    $second->send_raw("MAIL FROM:<2\@b.test>\r\n");
+    $third->send_raw("MAIL FROM:<3\@b.test>\r\n");
+    $second->reset;
+    is join(' ', map { $_->read_reply } $first, $third), '250 250', 'two are served';
+    is_deeply [map { $_->[1] } $h->said], ['1@b.test', '3@b.test'], 'and nobody else';
 };
 
 # It is queued behind the first for a second, and greeted before the three are over.
