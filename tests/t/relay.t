@@ -304,6 +304,20 @@ subtest 'two routes to one relay are one way' => sub {
     is scalar($two->connections), 1, 'over one connection';
 };
 
+# Of max=4 all of them may keep two, not each route.
+subtest 'two routes to one relay keep no more of its connections than one' => sub {
+    plan skip_all => 'a child of prefork has one client' if $MPM eq 'prefork';
+    plan tests => 2;
+    my $relay = relay();
+    my (@clients, @codes);
+    for my $domain (('one.test', 'two.test') x 4) {
+        push @clients, client('smtp_shared', ehlo => 'me.test');
+        push @codes, ($clients[-1]->pipeline('MAIL FROM:<x@from.test>', "RCPT TO:<a\@$domain>"))[1];
+    }
+    is_deeply \@codes, [(250) x 8], 'clients that stall';
+    is join(' ', map { $_->data($MESSAGE) } @clients), join(' ', (250) x 8), 'and go on';
+};
+
 # Else nobody behind a recipient whose relay is down would ever get the mail.
 for (['refuses', '550 5.1.1 no', script => { rcpt => [[reply => '550 5.1.1 no']] }], ['is down', '451 4.4.1 ']) {
     my ($what, $reply, @one) = @$_;
