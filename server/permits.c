@@ -32,7 +32,7 @@ static apr_pool_t *pool;
 apr_status_t nssmtpd_permits_init(apr_pool_t *p)
 {
     snapshots = NULL;
-    pool = p;
+    apr_pool_create(&pool, p); /* only with the lock; others use p at the same time */
     return apr_thread_rwlock_create(&lock, p);
 }
 

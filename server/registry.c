@@ -61,7 +61,7 @@ apr_status_t nssmtpd_registry_init(apr_pool_t *p, int threads, int async)
     apr_status_t rv;
 
     APR_RING_INIT(&sessions, nssmtpd_session_t, link);
-    pool = p;
+    apr_pool_create(&pool, p); /* only with the mutex; others use p at the same time */
     places = NULL;
     threads_per_child = threads;
     is_async = async;
